@@ -1,0 +1,86 @@
+"""Vision transformers: ViT, DINOv2 and the image towers of CLIP and SigLIP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from panmodal.embeddings import PatchEmbedding
+from panmodal.transformer import MLP, Attention, Block, Transformer, TransformerConfig
+
+
+class ImageEncoder(nn.Module):
+    """Patches through a transformer; `pool` makes one vector of the tokens."""
+
+    def __init__(
+        self,
+        embed: PatchEmbedding,
+        config: TransformerConfig,
+        pool: nn.Module | None = None,
+        block: Callable[[TransformerConfig], Block] = Block,
+    ) -> None:
+        super().__init__()
+        self.embed, self.body = embed, Transformer(config, block)
+        self.pool = pool or nn.Identity()
+
+    @property
+    def dim(self) -> int:
+        return self.body.config.dim
+
+    @property
+    def image_size(self) -> int:
+        """The side, in pixels, of the square pictures that it was made for."""
+        return self.embed.grid * self.embed.project.kernel_size[0]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """images [B, 3, height, width] -> tokens [B, T, D], the class token, if any, first"""
+        out: Tensor = self.body(self.embed(images))
+        return out
+
+    def pooled(self, images: Tensor) -> Tensor:
+        """images [B, 3, height, width] -> [B, D]"""
+        out: Tensor = self.pool(self(images))
+        return out
+
+
+class FirstToken(nn.Module):
+    """The class token, in CLIP through a norm of its own."""
+
+    def __init__(self, norm: nn.Module | None = None) -> None:
+        super().__init__()
+        self.norm = norm or nn.Identity()
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        out: Tensor = self.norm(tokens[:, 0])
+        return out
+
+
+class AttentionPool(nn.Module):
+    """SigLIP's head: one learned query looks at all tokens (Zhai et al., 2022, "MAP")."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.query = nn.Parameter(torch.zeros(config.dim))
+        self.attn = Attention(config)
+        self.norm, self.mlp = config.make_norm(), MLP(config)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.attn(self.query.expand(len(tokens), 1, -1), tokens)
+        out: Tensor = x + self.mlp(self.norm(x))
+        return out[:, 0]
+
+
+class ScaledBlock(Block):
+    """DINOv2's block: each branch is scaled, channel by channel, before it joins (LayerScale)."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__(config)
+        self.attn_scale = nn.Parameter(torch.ones(config.dim))
+        self.mlp_scale = nn.Parameter(torch.ones(config.dim))
+
+    def residual(self, x: Tensor, norm: nn.Module, layer: Callable[[Tensor], Tensor]) -> Tensor:
+        scale = self.attn_scale if norm is self.attn_norm else self.mlp_scale
+        out: Tensor = x + scale * layer(norm(x))
+        return out

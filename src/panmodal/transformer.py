@@ -1,0 +1,248 @@
+"""One transformer for every tower: image, text and audio encoders, and language models.
+
+Shape legend, used throughout the library:
+    B batch   T new tokens   S all tokens, those in the cache included   D model width
+    H heads   K key/value heads   E head width
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from panmodal.embeddings import Angles, Rope, angles, positions, rotate
+from panmodal.errors import InputError
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
+    "relu": F.relu,
+    "silu": F.silu,
+}
+NORMS: dict[str, type[nn.Module]] = {"layer": nn.LayerNorm, "rms": nn.RMSNorm}
+
+Mask = Tensor | Literal["causal"] | None  # True where attention is allowed; None if everywhere
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """The switches in which the published transformers differ."""
+
+    dim: int
+    depth: int
+    heads: int
+    kv_heads: int | None = None  # None: one per query head; fewer: grouped-query attention
+    head_dim: int | None = None  # None: dim / heads
+    mlp_dim: int | None = None  # None: 4 * dim
+    activation: str = "gelu"
+    gated: bool = False  # a gate times the activation, as in SwiGLU
+    norm: Literal["layer", "rms"] = "layer"
+    norm_eps: float = 1e-6
+    pre_norm: bool = True  # False: normalise after each residual sum, as BERT does
+    final_norm: bool = True
+    qkv_bias: bool = True
+    bias: bool = True  # of the attention's output and the MLP
+    qk_norm: bool = False
+    causal: bool = False
+    rope: Rope | None = None
+    window: int | None = None  # a token sees this many tokens, itself included
+
+    @property
+    def head_width(self) -> int:
+        return self.head_dim or self.dim // self.heads
+
+    def make_norm(self, dim: int | None = None) -> nn.Module:
+        return NORMS[self.norm](dim or self.dim, eps=self.norm_eps)
+
+
+class Slot(NamedTuple):
+    """One block's part of a cache: keys and values [B, K, size, E], `length` of them in use."""
+
+    keys: Tensor
+    values: Tensor
+    length: int
+
+    def extend(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        end = self.length + k.shape[2]
+        self.keys[:, :, self.length : end] = k
+        self.values[:, :, self.length : end] = v
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+
+class Cache:
+    """Keys and values of the tokens seen so far, in memory set aside for `size` tokens."""
+
+    def __init__(self, config: TransformerConfig, batch: int, size: int, like: Tensor) -> None:
+        shape = (batch, config.kv_heads or config.heads, size, config.head_width)
+        self.keys = [like.new_empty(shape) for _ in range(config.depth)]
+        self.values = [like.new_empty(shape) for _ in range(config.depth)]
+        self.size, self.length = size, 0
+
+    def slot(self, layer: int) -> Slot:
+        return Slot(self.keys[layer], self.values[layer], self.length)
+
+    def reserve(self, tokens: int) -> None:
+        """Raises InputError if that many more tokens do not fit."""
+        if self.length + tokens > self.size:
+            raise InputError(
+                f"the cache has room for {self.size} tokens, {self.length} are used and {tokens} more came"
+            )
+
+    def select(self, rows: Tensor) -> None:
+        """Keeps the given rows of the batch, in their order; a row may come several times."""
+        self.keys = [k.index_select(0, rows) for k in self.keys]
+        self.values = [v.index_select(0, rows) for v in self.values]
+
+    def resize(self, size: int, length: int) -> None:
+        """Makes room for `size` tokens and forgets all but the first `length`."""
+        if size > self.size:
+            grown = [
+                [F.pad(t[:, :, :length], (0, 0, 0, size - length)) for t in tensors]
+                for tensors in (self.keys, self.values)
+            ]
+            self.keys, self.values = grown
+            self.size = size
+        self.length = length
+
+
+class Attention(nn.Module):
+    """Multi-head attention over `x` itself or, where one is given, over a source of other width."""
+
+    def __init__(self, config: TransformerConfig, source_dim: int | None = None) -> None:
+        super().__init__()
+        self.head_dim = config.head_width
+        inner, kv_inner = config.heads * self.head_dim, (config.kv_heads or config.heads) * self.head_dim
+        self.grouped = kv_inner < inner
+        self.q = nn.Linear(config.dim, inner, bias=config.qkv_bias)
+        self.k = nn.Linear(source_dim or config.dim, kv_inner, bias=config.qkv_bias)
+        self.v = nn.Linear(source_dim or config.dim, kv_inner, bias=config.qkv_bias)
+        self.out = nn.Linear(inner, config.dim, bias=config.bias)
+        self.q_norm = config.make_norm(self.head_dim) if config.qk_norm else nn.Identity()
+        self.k_norm = config.make_norm(self.head_dim) if config.qk_norm else nn.Identity()
+
+    def forward(
+        self,
+        x: Tensor,  # [B, T, D]
+        source: Tensor | None = None,  # [B, S, source_dim]
+        mask: Mask = None,
+        rope: Angles | None = None,
+        slot: Slot | None = None,
+    ) -> Tensor:
+        source = x if source is None else source
+        q = self.q_norm(self.q(x).unflatten(-1, (-1, self.head_dim))).transpose(1, 2)  # [B, H, T, E]
+        k = self.k_norm(self.k(source).unflatten(-1, (-1, self.head_dim))).transpose(1, 2)  # [B, K, S, E]
+        v = self.v(source).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+        if rope is not None:
+            q, k = rotate(q, rope), rotate(k, rope)
+        if slot is not None:
+            k, v = slot.extend(k, v)
+        attended = self.attend(q, k, v, mask).transpose(1, 2).flatten(2)  # [B, T, H * E]
+        out: Tensor = self.out(attended.to(x.dtype))
+        return out
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Mask) -> Tensor:
+        where = mask if isinstance(mask, Tensor) else None
+        if q.device.type == "cpu":  # whose bfloat16 attention is several times slower than its float32
+            q, k, v = q.float(), k.float(), v.float()
+        with torch.autocast(q.device.type, enabled=q.device.type != "cpu"):
+            return F.scaled_dot_product_attention(
+                q, k, v, attn_mask=where, is_causal=isinstance(mask, str), enable_gqa=self.grouped
+            )
+
+
+class MLP(nn.Module):
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        hidden = config.mlp_dim or 4 * config.dim
+        self.up = nn.Linear(config.dim, hidden, bias=config.bias)
+        self.gate = nn.Linear(config.dim, hidden, bias=config.bias) if config.gated else None
+        self.down = nn.Linear(hidden, config.dim, bias=config.bias)
+        self.activation = ACTIVATIONS[config.activation]
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.activation(self.up(x)) if self.gate is None else self.activation(self.gate(x)) * self.up(x)
+        out: Tensor = self.down(hidden)
+        return out
+
+
+class Block(nn.Module):
+    """Attention, then an MLP, each with a residual."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.pre_norm = config.pre_norm
+        self.attn, self.attn_norm = Attention(config), config.make_norm()
+        self.mlp, self.mlp_norm = MLP(config), config.make_norm()
+
+    def forward(self, x: Tensor, mask: Mask = None, rope: Angles | None = None, slot: Slot | None = None) -> Tensor:
+        x = self.residual(x, self.attn_norm, partial(self.attn, mask=mask, rope=rope, slot=slot))
+        return self.residual(x, self.mlp_norm, self.mlp)
+
+    def residual(self, x: Tensor, norm: nn.Module, layer: Callable[[Tensor], Tensor]) -> Tensor:
+        out: Tensor = x + layer(norm(x)) if self.pre_norm else norm(x + layer(x))
+        return out
+
+
+class Transformer(nn.Module):
+    """A stack of blocks and a final norm; `block` may be a subclass that one family needs."""
+
+    def __init__(self, config: TransformerConfig, block: Callable[[TransformerConfig], Block] = Block) -> None:
+        super().__init__()
+        self.config = config
+        self.blocks = nn.ModuleList(block(config) for _ in range(config.depth))
+        self.norm = config.make_norm() if config.final_norm else nn.Identity()
+
+    def forward(self, x: Tensor, pad: Tensor | None = None, cache: Cache | None = None) -> Tensor:
+        """x [B, T, D] -> [B, T, D]. `pad` [B, S] is True where a token, cached or new, is real."""
+        past, tokens = (cache.length if cache is not None else 0), x.shape[1]
+        if cache is not None:
+            cache.reserve(tokens)
+        mask = attention_mask(self.config, tokens, past, pad, x.device)
+        rope = None
+        if self.config.rope is not None:
+            rope = angles(self.config.rope, self.config.head_width, positions(x, pad, past), x.dtype)
+        for i, block in enumerate(self.blocks):
+            x = block(x, mask, rope, cache.slot(i) if cache is not None else None)
+        if cache is not None:
+            cache.length += tokens
+        out: Tensor = self.norm(x)
+        return out
+
+
+def attention_mask(config: TransformerConfig, tokens: int, past: int, pad: Tensor | None, device: torch.device) -> Mask:
+    """Where the new tokens may look, [T, S] or [B, 1, T, S]; no tensor where none is needed."""
+    total = past + tokens
+    window = config.window if config.window is not None and total > config.window else None
+    if pad is None and window is None and (tokens == 1 or past == 0 or not config.causal):
+        return "causal" if config.causal and tokens > 1 else None
+    if not config.causal:
+        return None if pad is None else pad[:, None, None].bool()
+    allowed = torch.ones(tokens, total, dtype=torch.bool, device=device).tril(past)
+    if window is not None:
+        allowed = allowed.triu(past - window + 1)
+    if pad is None:
+        return allowed
+    itself = torch.eye(total, dtype=torch.bool, device=device)[past:]  # else a padded row sees nothing
+    return (allowed & pad[:, None, None].bool()) | itself
+
+
+def initialise(module: nn.Module, std: float = 0.02) -> None:
+    """Fresh weights as GPT-2 draws them: normal, those that end a residual branch smaller by depth."""
+    for name, parameter in module.named_parameters():
+        if parameter.ndim > 1 or "class_token" in name or "query" in name:
+            nn.init.normal_(parameter, std=std)
+        elif name.endswith("bias"):
+            nn.init.zeros_(parameter)
+    for part in module.modules():
+        if isinstance(part, Transformer):
+            for name, parameter in part.blocks.named_parameters():
+                if name.endswith(("attn.out.weight", "mlp.down.weight")):
+                    nn.init.normal_(parameter, std=std / math.sqrt(2 * part.config.depth))

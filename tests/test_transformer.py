@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from panmodal.embeddings import PatchEmbedding, Rope
+from panmodal.errors import InputError
+from panmodal.transformer import Cache, Transformer, TransformerConfig, initialise
+
+CONFIGS = {
+    "encoder": TransformerConfig(dim=32, depth=2, heads=4),
+    "causal": TransformerConfig(dim=32, depth=2, heads=4, causal=True),
+    "grouped-rotary": TransformerConfig(
+        dim=32, depth=2, heads=4, kv_heads=2, causal=True, rope=Rope(), norm="rms", gated=True, activation="silu"
+    ),
+    "windowed": TransformerConfig(dim=32, depth=2, heads=4, causal=True, rope=Rope(), window=3),
+}
+
+
+def model(name: str) -> Transformer:
+    torch.manual_seed(0)
+    made = Transformer(CONFIGS[name])
+    initialise(made, std=0.3)
+    return made.eval()
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@torch.no_grad()
+def test_padding_does_not_show(name):
+    body, x = model(name), torch.randn(1, 6, 32)
+    alone = body(x)
+    for left in (True, False):
+        filler = torch.randn(1, 3, 32)
+        pad = torch.tensor([[False] * 3 + [True] * 6]) if left else torch.tensor([[True] * 6 + [False] * 3])
+        padded = body(torch.cat([filler, x] if left else [x, filler], 1), pad)
+        torch.testing.assert_close(padded[pad][None], alone, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["causal", "grouped-rotary", "windowed"])
+@torch.no_grad()
+def test_cached_equals_uncached(name):
+    body, x = model(name), torch.randn(2, 8, 32)
+    cache = Cache(body.config, 2, 8, x)
+    parts = [body(x[:, a:b], cache=cache) for a, b in ((0, 3), (3, 4), (4, 8))]
+    torch.testing.assert_close(torch.cat(parts, 1), body(x), rtol=0, atol=1e-5)
+    assert cache.length == 8
+
+
+@torch.no_grad()
+def test_a_window_limits_what_is_seen():
+    body, x = model("windowed"), torch.randn(1, 8, 32)
+    moved = x.clone()
+    moved[:, 0] *= -1
+    changed = (body(moved) - body(x)).abs().amax(-1)[0] > 1e-6
+    assert changed.tolist() == [True] * 5 + [False] * 3  # two blocks, each seeing two tokens back
+
+
+def test_a_full_cache_says_so():
+    body = model("causal")
+    cache = Cache(body.config, 1, 4, torch.zeros(1))
+    with pytest.raises(InputError, match="room for 4 tokens, 0 are used and 5 more came"):
+        body(torch.randn(1, 5, 32), cache=cache)
+
+
+@torch.no_grad()
+def test_a_cache_grows_forgets_and_selects():
+    body, x = model("causal"), torch.randn(2, 6, 32)
+    cache = Cache(body.config, 2, 4, x)
+    body(x[:, :4], cache=cache)
+    cache.resize(8, 3)
+    cache.select(torch.tensor([1, 0]))
+    torch.testing.assert_close(body(x[[1, 0], 3:], cache=cache), body(x)[[1, 0], 3:], rtol=0, atol=1e-5)
+
+
+def test_scaled_rotary_keeps_the_fast_turns():
+    from panmodal.embeddings import frequencies
+
+    plain = frequencies(Rope(), 32)
+    llama = frequencies(Rope(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_context=64), 32)
+    assert llama[0] == plain[0]
+    assert llama[-1] == pytest.approx(plain[-1] / 8)
+    assert frequencies(Rope(factor=4.0), 32)[3] == pytest.approx(plain[3] / 4)
+
+
+@torch.no_grad()
+def test_positions_stretch_to_other_sizes():
+    embed = PatchEmbedding(8, 32, 8)
+    torch.nn.init.normal_(embed.positions)
+    assert embed.positions_for(4, 4) is embed.positions
+    assert embed(torch.randn(1, 3, 48, 64)).shape == (1, 1 + 6 * 8, 8)
