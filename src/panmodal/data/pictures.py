@@ -1,0 +1,177 @@
+"""Decoding pictures safely to upright RGB, and the published image processors as one transform."""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image as Pil
+from PIL import ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from panmodal.errors import InputError
+
+if TYPE_CHECKING:
+    from panmodal.data.sample import Picture
+
+MAX_BYTES = 64 * 2**20
+MAX_PIXELS = 100_000_000
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
+
+
+def decode(source: Picture, name: str = "picture") -> Pil.Image:
+    """Decodes a picture to RGB: turned upright by its EXIF note, transparency over white, 16 bits
+    scaled to 8, of an animation the first frame.
+
+    Raises InputError for what is no picture, is damaged, or is over MAX_BYTES or MAX_PIXELS; size is
+    checked before any pixel is decoded.
+    """
+    if isinstance(source, np.ndarray):
+        if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3:
+            raise InputError(f"an array picture is [height, width, 3] uint8, not {source.shape} {source.dtype}")
+        return Pil.fromarray(source)
+    if isinstance(source, Pil.Image):
+        return _to_rgb(source)
+    if isinstance(source, str | os.PathLike):
+        source = _read(Path(source))
+    if len(source) > MAX_BYTES:
+        raise InputError(f"{name} has {len(source):,} bytes, over the limit of {MAX_BYTES:,}")
+    try:
+        with warnings.catch_warnings():  # of size, which is checked here
+            warnings.simplefilter("ignore")
+            picture = Pil.open(io.BytesIO(source), formats=FORMATS)
+    except UnidentifiedImageError:
+        raise InputError(f"{name} is not a picture in a format that panmodal reads ({', '.join(FORMATS)})") from None
+    except Pil.DecompressionBombError:
+        raise InputError(f"{name} has too many pixels; the limit is {MAX_PIXELS:,}") from None
+    except (OSError, ValueError, SyntaxError) as error:
+        raise InputError(f"{name} is a damaged picture ({error})") from None
+    width, height = picture.size
+    if width * height > MAX_PIXELS:
+        raise InputError(f"{name} has {width} x {height} pixels; the limit is {MAX_PIXELS:,}")
+    try:
+        return _to_rgb(ImageOps.exif_transpose(picture))
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
+        raise InputError(f"{name} is a damaged or cut off picture ({error}); get a whole copy") from None
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise InputError(f"there is no file {path}") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror})") from None
+
+
+def _to_rgb(picture: Pil.Image) -> Pil.Image:
+    if picture.mode == "RGB":
+        picture.load()
+        return picture
+    if picture.mode.startswith("I") or picture.mode == "F":  # 16 or 32 bits a pixel, or floats
+        grey = np.asarray(picture, dtype=np.float64)
+        most = grey.max(initial=0)
+        top = 65535.0 if picture.mode.startswith("I;16") or most > 255 else 1.0 if most <= 1 else 255.0
+        picture = Pil.fromarray(np.uint8(np.clip(grey / top, 0, 1) * 255 + 0.5))
+    if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        white = Pil.new("RGBA", picture.size, "white")
+        return Pil.alpha_composite(white, picture).convert("RGB")
+    return picture.convert("RGB")
+
+
+@dataclass(frozen=True)
+class ImageTransform:
+    """From a picture to the numbers that a model was trained on.
+
+    Resizes (to an exact size, or so that the shorter side fits), crops the centre, scales to [0, 1]
+    and normalises by channel, each as `preprocessor_config.json` says; as the reference processors
+    of CLIP, SigLIP, ViT and DINOv2 do.
+    """
+
+    height: int
+    width: int
+    shortest: int | None = None  # resize the shorter side to this, then crop; None: resize exactly
+    resample: int = int(Pil.Resampling.BICUBIC)
+    mean: Sequence[float] = (0.5, 0.5, 0.5)
+    std: Sequence[float] = (0.5, 0.5, 0.5)
+    scale: float = 1 / 255
+    pad_square: bool = False  # first pad to a square with the mean colour, as LLaVA-1.5 was trained
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> ImageTransform:
+        """Reads a published `preprocessor_config.json`."""
+        kind = str(config.get("image_processor_type", config.get("feature_extractor_type", "")))
+        defaults = next((d for word, d in _DEFAULTS.items() if kind.startswith(word)), {})
+        c = {**defaults, **config}
+        crops = bool(c.get("do_center_crop", False))
+        size, crop = _sides(c.get("size", 224), square=not crops), _sides(c.get("crop_size", 224), square=True)
+        if not c.get("do_resize", True):
+            raise InputError("preprocessor_config.json turns resizing off; panmodal needs one size for all pictures")
+        shortest = size.get("shortest_edge")
+        if shortest is not None and not crops:
+            raise InputError("preprocessor_config.json keeps pictures of unequal sizes (no centre crop)")
+        final = crop if shortest is not None else size
+        normalise = c.get("do_normalize", True)
+        return cls(
+            final["height"],
+            final["width"],
+            shortest,
+            int(c.get("resample", Pil.Resampling.BICUBIC)),
+            tuple(c["image_mean"]) if normalise and c.get("image_mean") else (0.0, 0.0, 0.0),
+            tuple(c["image_std"]) if normalise and c.get("image_std") else (1.0, 1.0, 1.0),
+            float(c.get("rescale_factor", 1 / 255)) if c.get("do_rescale", True) else 1.0,
+            bool(c.get("do_pad", False)),
+        )
+
+    def __call__(self, pictures: Sequence[Pil.Image]) -> Tensor:
+        """RGB pictures of any sizes -> [N, 3, height, width] float32"""
+        stack = np.stack([self.pixels(p) for p in pictures])
+        numbers = torch.from_numpy(stack).permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+        mean, std = torch.tensor(self.mean), torch.tensor(self.std)
+        return numbers.mul_((self.scale / std)[:, None, None]).sub_((mean / std)[:, None, None])
+
+    def pixels(self, picture: Pil.Image) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """What the model gets to see -> [height, width, 3] uint8"""
+        if self.pad_square and picture.width != picture.height:
+            side = max(picture.size)
+            colour = tuple(int(255 * m) for m in self.mean)
+            square = Pil.new("RGB", (side, side), colour)
+            square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
+            picture = square
+        if self.shortest is None:
+            return np.asarray(self._resized(picture, self.width, self.height))
+        short, long = sorted(picture.size)
+        longer = int(self.shortest * long / short)
+        wide = picture.width > picture.height
+        picture = self._resized(picture, *((longer, self.shortest) if wide else (self.shortest, longer)))
+        left, top = (picture.width - self.width) // 2, (picture.height - self.height) // 2
+        return np.asarray(picture.crop((left, top, left + self.width, top + self.height)))
+
+    def _resized(self, picture: Pil.Image, width: int, height: int) -> Pil.Image:
+        return picture.resize((width, height), Pil.Resampling(self.resample))
+
+
+_CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+_HALF = {"image_mean": (0.5, 0.5, 0.5), "image_std": (0.5, 0.5, 0.5)}
+_DEFAULTS: dict[str, dict[str, Any]] = {  # what the published files may leave out
+    "CLIP": {"size": {"shortest_edge": 224}, "do_center_crop": True, "image_mean": _CLIP_MEAN, "image_std": _CLIP_STD},
+    "Llava": {"size": {"shortest_edge": 224}, "do_center_crop": True, "image_mean": _CLIP_MEAN, "image_std": _CLIP_STD},
+    "Siglip": _HALF,
+    "ViT": {**_HALF, "resample": int(Pil.Resampling.BILINEAR)},
+    "Bit": {"size": {"shortest_edge": 224}, "do_center_crop": True, "image_mean": _CLIP_MEAN, "image_std": _CLIP_STD},
+}
+
+
+def _sides(size: int | Mapping[str, int], square: bool) -> Mapping[str, int]:
+    if isinstance(size, int):  # as files of the first generation say it
+        return {"height": size, "width": size} if square else {"shortest_edge": size}
+    return size

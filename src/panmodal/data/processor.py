@@ -1,0 +1,167 @@
+"""From texts, pictures and conversations to batches: every shape is final when it leaves here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from panmodal.data.pictures import ImageTransform
+from panmodal.data.sample import Batch, Image, Message
+from panmodal.data.template import ChatTemplate
+from panmodal.data.tokens import Tokenizer
+from panmodal.errors import InputError
+
+IGNORED = -100  # the label of a token that is not to be learned
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One conversation: ids with every placeholder expanded, which of them to learn, its pictures."""
+
+    ids: list[int]
+    learned: list[bool]
+    images: list[Image]
+
+    @property
+    def labels(self) -> list[int]:
+        return [i if learn else IGNORED for i, learn in zip(self.ids, self.learned, strict=True)]
+
+
+class Processor:
+    """What a family needs of these: a tokenizer, an image transform, a chat template.
+
+    `context` is the longest text or conversation in tokens; `fixed` pads texts to just that
+    (SigLIP); `image_token` is the placeholder's id, which every picture fills `image_vectors` times.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer | None = None,
+        images: ImageTransform | None = None,
+        template: ChatTemplate | None = None,
+        *,
+        context: int = 0,
+        fixed: bool = False,
+        image_token: int | None = None,
+        image_vectors: int = 0,
+    ) -> None:
+        self._tokenizer, self._images, self._template = tokenizer, images, template
+        self.context, self.fixed = context, fixed
+        self.image_token, self.image_vectors = image_token, image_vectors
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        if self._tokenizer is None:
+            raise InputError(
+                "the checkpoint has no tokenizer that panmodal reads (tokenizer.json, vocab.txt, or vocab.json with "
+                "merges.txt); a SentencePiece model is converted by transformers' "
+                "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
+            )
+        return self._tokenizer
+
+    @property
+    def images(self) -> ImageTransform:
+        if self._images is None:
+            raise InputError("this model does not see pictures: its checkpoint has no preprocessor_config.json")
+        return self._images
+
+    @property
+    def template(self) -> ChatTemplate:
+        if self._template is None:
+            raise InputError("this model does not converse: it has no chat template")
+        return self._template
+
+    def pictures(self, images: Sequence[Image]) -> Tensor:
+        """-> [N, 3, H, W]"""
+        return self.images([image.pixels for image in images])
+
+    def texts(self, texts: Sequence[str], truncate: bool = False) -> Batch:
+        """Texts on their own, padded on the right."""
+        rows = [self.tokenizer.encode(text) for text in texts]
+        for i, row in enumerate(rows):
+            if len(row) > self.context:
+                if not truncate:
+                    raise InputError(
+                        f"a text has {len(row)} tokens and the model reads {self.context}: {texts[i][:60]!r}…; "
+                        "shorten it, or cut it with truncate=True"
+                    )
+                rows[i] = [*row[: self.context - 1], row[-1]]  # the end token stays
+        if self.fixed:
+            rows = [row + [self.tokenizer.pad_id] * (self.context - len(row)) for row in rows]
+        return pad_rows(rows, self.tokenizer.pad_id)
+
+    def encode(self, messages: Sequence[Message], reply: bool = False) -> Encoded:
+        """A conversation as the model's template writes it; `reply` ends it where its answer begins.
+
+        The assistant's turns are the tokens to learn. Raises InputError if pictures and placeholders
+        do not match, or if the conversation is longer than the context.
+        """
+        text = self.template.render(messages, reply)
+        answers = [] if reply else self._answers(messages, text)
+        spans = self.tokenizer.spans(text)
+        ids = self._start(text)
+        learned = [False] * len(ids)
+        for token, (start, end) in zip(*spans, strict=True):
+            copies = self.image_vectors if token == self.image_token else 1
+            ids += [token] * copies
+            learned += [any(a < end and start < b and a <= start for a, b in answers)] * copies
+        if answers and not any(learned):
+            raise InputError("the conversation's answers are empty: there is nothing to learn from it")
+        images = [image for message in messages for image in message.images]
+        places = spans.ids.count(self.image_token) if self.image_token is not None else 0
+        if len(images) != places:
+            raise InputError(
+                f"the conversation has {len(images)} pictures and its text {places} placeholders for them"
+                + ("" if self.image_token is not None else "; this model does not see pictures")
+            )
+        if len(ids) > self.context:
+            raise InputError(
+                f"the conversation has {len(ids)} tokens ({places} pictures of {self.image_vectors}) and the model "
+                f"reads {self.context}; shorten it"
+            )
+        return Encoded(ids, learned, images)
+
+    def batch(self, encoded: Sequence[Encoded], left: bool = False) -> Batch:
+        """Rows of unequal length, padded: on the right to learn from, on the left to go on from."""
+        batch = pad_rows([e.ids for e in encoded], self.tokenizer.pad_id, left)
+        labels = pad_rows([e.labels for e in encoded], IGNORED, left).ids
+        images = [image for e in encoded for image in e.images]
+        return Batch(batch.ids, batch.pad, labels, self.pictures(images) if images else None)
+
+    def _start(self, text: str) -> list[int]:
+        """The start token, where the tokenizer puts one before a text and the template has not."""
+        start = self.tokenizer.special.get("bos_token")
+        first = self.tokenizer.encode("")[:1]
+        return first if start and first == [self.tokenizer.id_of(start)] and not text.startswith(start) else []
+
+    def _answers(self, messages: Sequence[Message], text: str) -> list[tuple[int, int]]:
+        """The stretches of the text that the assistant says, each with what ends its turn."""
+        spans = []
+        for i, message in enumerate(messages):
+            if message.role != "assistant":
+                continue
+            before = self.template.render(messages[:i], reply=True)
+            after = self.template.render(messages[: i + 1])
+            if not (after.startswith(before) and text.startswith(after)):
+                raise InputError(
+                    f"the model's chat template rewrites earlier turns, so that turn {i + 1} of this conversation "
+                    "reads otherwise in training than in use; give it as a conversation of its own"
+                )
+            spans.append((len(before), len(after)))
+        return spans
+
+
+def pad_rows(rows: Sequence[Sequence[int]], fill: int, left: bool = False) -> Batch:
+    longest = max(map(len, rows))
+    if all(len(row) == longest for row in rows):
+        return Batch(torch.tensor(rows))
+    ids = torch.full((len(rows), longest), fill)
+    pad = torch.zeros(len(rows), longest, dtype=torch.bool)
+    for i, row in enumerate(rows):
+        where = slice(longest - len(row), longest) if left else slice(len(row))
+        ids[i, where] = torch.tensor(row, dtype=torch.long)
+        pad[i, where] = True
+    return Batch(ids, pad)
