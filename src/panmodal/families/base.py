@@ -1,0 +1,143 @@
+"""What every family object is: a module, its processor, and the checkpoint they came from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Generic, Self, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from panmodal.checkpoints.names import Names, settle
+from panmodal.checkpoints.parts import Config
+from panmodal.checkpoints.store import (
+    Checkpoint,
+    load_weights,
+    open_weights,
+    read_config,
+    read_sidecars,
+    save_checkpoint,
+)
+from panmodal.data.processor import Processor
+from panmodal.data.sample import Image
+from panmodal.encoders import ImageEncoder
+from panmodal.errors import InputError
+from panmodal.transformer import initialise
+
+M = TypeVar("M", bound=nn.Module)
+TOGETHER = 8  # pictures in the model at a time: enough to fill it, few enough to stay in the cache
+
+
+class Family(ABC, Generic[M]):
+    """`model` takes tensors and gives tensors; `processor` makes its batches; the verbs join them."""
+
+    spare_under: tuple[str, ...] = ()  # see `load_weights`
+
+    def __init__(self, model: M, checkpoint: Checkpoint, name: str = "") -> None:
+        self.model, self.checkpoint, self.name = model.eval(), checkpoint, name
+        self.processor = self.make_processor()
+
+    @staticmethod
+    @abstractmethod
+    def build(config: Config) -> tuple[Any, Names]:
+        """The module that a published configuration describes, and the names of its tensors."""
+
+    @abstractmethod
+    def make_processor(self) -> Processor: ...
+
+    @classmethod
+    def read(cls, folder: Path, name: str, dtype: torch.dtype, allow_pickle: bool = False) -> Self:
+        """A checkpoint folder -> the family object, on the CPU."""
+        config = read_config(folder)
+        with torch.device("meta"):
+            model, names = cls.build(config)
+        with open_weights(folder, allow_pickle) as stored:
+            names, spare = load_weights(model, names, stored, dtype, cls.spare_under)
+        return cls(model, Checkpoint(config, names, read_sidecars(folder), spare), name)
+
+    @classmethod
+    def fresh(cls, config: Mapping[str, Any], files: Mapping[str, bytes]) -> Self:
+        """An untrained model of a published configuration; `files` are those beside its weights."""
+        model, names = cls.build(config)
+        initialise(model)
+        family = cls(model, Checkpoint(dict(config), settle(names), dict(files)))
+        rows = {m.num_embeddings for m in model.modules() if isinstance(m, nn.Embedding)}
+        if "tokenizer.json" in files and family.processor.tokenizer.size > max(rows, default=0):
+            raise InputError(
+                f"the tokenizer has {family.processor.tokenizer.size} tokens; vocab_size must be as many or more"
+            )
+        return family
+
+    def __repr__(self) -> str:
+        count = sum(p.numel() for p in self.model.parameters())
+        return f"{type(self).__name__}({self.name or self.config.get('model_type')!r}, {count:,} parameters)"
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The published configuration, as in `config.json`."""
+        return self.checkpoint.config
+
+    def image_tower(self) -> tuple[ImageEncoder, dict[str, Any]]:
+        """The image encoder within, and its published configuration, to compose with."""
+        raise InputError(f"{self.name or type(self).__name__} has no image encoder to compose with")
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.model.parameters()).dtype
+
+    def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Self:
+        self.model.to(device=device, dtype=dtype)
+        return self
+
+    def fingerprint(self) -> str:
+        """A digest of the configuration, the preprocessing and the weights, for keys of caches."""
+        told = [json.dumps(self.config, sort_keys=True, default=str), str(sorted(self.checkpoint.files.items()))]
+        told += [
+            f"{n} {p.double().sum().item()} {p.double().abs().sum().item()}" for n, p in self.model.named_parameters()
+        ]
+        return hashlib.sha256("\n".join(told).encode()).hexdigest()[:32]
+
+    def save(self, folder: str | os.PathLike[str], dtype: torch.dtype | None = None) -> None:
+        """Writes the model in the published layout that it was loaded from: what reads that layout
+        reads it, this library among them."""
+        save_checkpoint(Path(folder), self.model, self.checkpoint, dtype)
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """Vectors [N, D] at unit length, float32, on the CPU."""
+    return nn.functional.normalize(vectors.float(), dim=-1).cpu()
+
+
+def embed_images(family: Family[Any], pooled: Callable[[Tensor], Tensor], images: Sequence[Image]) -> Tensor:
+    """Pictures -> [N, D] at unit length; the next few are decoded while some are in the model."""
+    groups = [images[i : i + TOGETHER] for i in range(0, len(images), TOGETHER)]
+    vectors = []
+    with ThreadPoolExecutor(1) as ahead, torch.inference_mode():
+        for pixels in ahead.map(family.processor.pictures, groups):
+            vectors.append(unit(pooled(pixels.to(family.device, family.dtype))))
+    return torch.cat(vectors) if vectors else torch.empty(0)
+
+
+def embed_texts(
+    family: Family[Any], pooled: Callable[[Tensor, Tensor | None], Tensor], texts: Sequence[str], truncate: bool
+) -> Tensor:
+    """Texts -> [N, D] at unit length; texts of like length go together."""
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    vectors: list[Tensor] = [torch.empty(0)] * len(texts)
+    with torch.inference_mode():
+        for start in range(0, len(texts), TOGETHER * 4):
+            some = order[start : start + TOGETHER * 4]
+            batch = family.processor.texts([texts[i] for i in some], truncate).to(family.device)
+            for i, vector in zip(some, unit(pooled(batch.ids, batch.pad)), strict=True):
+                vectors[i] = vector
+    return torch.stack(vectors) if vectors else torch.empty(0)

@@ -1,0 +1,223 @@
+"""What every family that converses can do: reply, stream, answer many at once."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections import OrderedDict
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from panmodal.data.processor import Encoded, pad_rows
+from panmodal.data.sample import Image, Message, as_conversation, assistant
+from panmodal.data.template import PLAIN
+from panmodal.data.tokens import Tokenizer
+from panmodal.errors import InputError, suggest
+from panmodal.families.base import Family
+from panmodal.generate import ENDED, Sampling, generate
+from panmodal.language import LanguageModel
+from panmodal.transformer import Cache
+
+M = TypeVar("M", bound=nn.Module)
+
+KEPT_PICTURES = 16  # of which the vectors are remembered
+
+
+class Chat(Family[M]):
+    """Replies to conversations.
+
+    It remembers what the model made of the last conversation and pictures, and starts from there
+    when the next begins alike: a second question about a picture costs the question alone. What is
+    remembered is found by content (token ids; digests of pixels), and dropped when weights change.
+    """
+
+    _last: _Remembered | None = None
+    _vectors: OrderedDict[Hashable, Tensor]
+
+    @property
+    @abstractmethod
+    def language(self) -> LanguageModel: ...
+
+    @abstractmethod
+    def encode_images(self, images: Sequence[Image]) -> Tensor:
+        """Pictures -> [N, P, D], the vectors that stand for them among the words"""
+
+    @abstractmethod
+    def vectors(self, ids: Tensor, images: Tensor | None) -> Tensor:
+        """ids [B, T], vectors of their pictures [N, P, D] -> [B, T, D]"""
+
+    def reply(self, said: str | Message | Iterable[Message], **options: Any) -> Message:
+        """The assistant's answer to a question, a message or a conversation.
+
+        Options are those of `Sampling`: `max_tokens`, `temperature`, `top_p`, `seed`, `stop`, …
+        """
+        return assistant("".join(self.stream(said, **options)))
+
+    def stream(self, said: str | Message | Iterable[Message], **options: Any) -> Iterator[str]:
+        """The answer, piece by piece as it is found."""
+        encoded = self.processor.encode(as_conversation(said), reply=True)
+        sampling = self._sampling(options, len(encoded.ids))
+        keys = self._keys(encoded)
+        known, cache = self._recall(keys, len(encoded.ids) + sampling.max_tokens)
+        ids = torch.tensor([encoded.ids], device=self.device)
+        fresh = [image for image, first in zip(encoded.images, self._firsts(encoded), strict=True) if first >= known]
+        with torch.inference_mode():
+            x = self.vectors(ids[:, known:], self._look(fresh))
+        text = _Pieces(self.processor.tokenizer, sampling.stop, strip=self._chats)
+        chosen: list[int] = []
+        for token in generate(self.language, ids, x, sampling, self._ends, cache=cache):
+            chosen.append(int(token))
+            yield from text.add(int(token))
+            if text.stopped:
+                break
+        if sampling.beams == 1:
+            self._last = _Remembered([*keys, *chosen][: cache.length], cache, self._weights())
+        yield from text.rest()
+
+    def reply_all(self, conversations: Sequence[Iterable[Message]], rows: int = 16, **options: Any) -> list[Message]:
+        """Answers to many conversations, `rows` of them at a time; each is what `reply` would say."""
+        replies: list[Message] = []
+        for start in range(0, len(conversations), rows):
+            encoded = [self.processor.encode(list(c), reply=True) for c in conversations[start : start + rows]]
+            batch = pad_rows([e.ids for e in encoded], self.processor.tokenizer.pad_id, left=True).to(self.device)
+            sampling = self._sampling(options, batch.ids.shape[1])
+            with torch.inference_mode():
+                x = self.vectors(batch.ids, self._look([image for e in encoded for image in e.images]))
+            tokens = generate(self.language, batch.ids, x, sampling, self._ends, batch.pad)
+            for row in torch.stack(list(tokens), dim=1).tolist():
+                text = _Pieces(self.processor.tokenizer, sampling.stop, strip=self._chats)
+                pieces = [piece for token in row if not text.stopped for piece in text.add(token)]
+                replies.append(assistant("".join([*pieces, *text.rest()])))
+        return replies
+
+    def forget(self) -> None:
+        """Frees what is remembered of conversations and pictures."""
+        self._last, self._vectors = None, OrderedDict()
+
+    @property
+    def _chats(self) -> bool:
+        return self.processor.template.source != PLAIN
+
+    @property
+    def _ends(self) -> list[int]:
+        """Tokens that end a reply: the tokenizer's, and those of `generation_config.json`."""
+        named = self.checkpoint.json("generation_config.json").get("eos_token_id")
+        ends = named if isinstance(named, list) else [named]
+        return [i for i in {*ends, self.processor.tokenizer.eos_id} if i is not None]
+
+    def _sampling(self, options: dict[str, Any], prompt: int) -> Sampling:
+        known = [f.name for f in fields(Sampling)]
+        for name in options:
+            if name not in known:
+                raise InputError(f"unknown option {name!r}{suggest(name, known)}")
+        if isinstance(options.get("stop"), str):
+            options = {**options, "stop": (options["stop"],)}
+        sampling = Sampling(**options)
+        room = self.language.context - prompt
+        if room < 1:
+            raise InputError(f"the prompt has {prompt} tokens and fills the model's context of {self.language.context}")
+        return replace(sampling, max_tokens=min(sampling.max_tokens, room))
+
+    def _keys(self, encoded: Encoded) -> list[Hashable]:
+        """What stands at each place: a token, or a part of a certain picture."""
+        keys: list[Hashable] = list(encoded.ids)
+        for image, first in zip(encoded.images, self._firsts(encoded), strict=True):
+            for i in range(self.processor.image_vectors):
+                keys[first + i] = (image.key, i)
+        return keys
+
+    def _firsts(self, encoded: Encoded) -> list[int]:
+        """Where each picture's vectors begin."""
+        places = [i for i, token in enumerate(encoded.ids) if token == self.processor.image_token]
+        return places[:: self.processor.image_vectors or 1]
+
+    def _recall(self, keys: list[Hashable], size: int) -> tuple[int, Cache]:
+        """How many leading tokens are in a cache already, and that cache; at least one is left to do."""
+        last, self._last = self._last, None
+        if last is None or last.weights != self._weights():
+            return 0, self.language.make_cache(1, size)
+        known = 0
+        for mine, theirs in zip(keys[:-1], last.keys, strict=False):
+            if mine != theirs:
+                break
+            known += 1
+        while known and isinstance(keys[known], tuple):  # never part of a picture
+            known -= 1
+        last.cache.resize(size, known)
+        return known, last.cache
+
+    def _look(self, images: Sequence[Image]) -> Tensor | None:
+        """The vectors of pictures, each encoded once."""
+        if not images:
+            return None
+        if not hasattr(self, "_vectors"):
+            self._vectors = OrderedDict()
+        weights = self._weights()
+        new = {image.key: image for image in images if (image.key, weights) not in self._vectors}
+        found = {}
+        if new:
+            found = dict(zip(new, self.encode_images(list(new.values())), strict=True))
+        vectors = [found[i.key] if i.key in found else self._vectors[i.key, weights] for i in images]
+        for key, vector in found.items():
+            self._vectors[key, weights] = vector
+        while len(self._vectors) > KEPT_PICTURES:
+            self._vectors.popitem(last=False)
+        return torch.stack(vectors)
+
+    def _weights(self) -> Hashable:
+        """Changes whenever a weight does."""
+        first = next(self.model.parameters())
+        return sum(p._version for p in self.model.parameters()), first.dtype, first.device
+
+
+@dataclass
+class _Remembered:
+    keys: list[Hashable]
+    cache: Cache
+    weights: Hashable
+
+
+class _Pieces:
+    """Tokens to text as they come: whole characters only, up to the first stop string.
+
+    `strip` drops white space before the first word.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...], strip: bool) -> None:
+        self.tokenizer, self.stop, self.strip = tokenizer, stop, strip
+        self.ids: list[int] = []
+        self.start = self.done = 0  # ids before `start` are settled; those before `done` are said
+        self.held = ""  # text that may yet turn out to begin a stop string
+        self.stopped = False
+
+    def add(self, token: int) -> Iterator[str]:
+        if token == ENDED:
+            return
+        self.ids.append(token)
+        said = self.tokenizer.decode(self.ids[self.start : self.done])
+        now = self.tokenizer.decode(self.ids[self.start :])
+        if now.endswith("\ufffd"):  # a character whose bytes are not all here
+            return
+        self.start, self.done = self.done, len(self.ids)
+        yield from self._say(now[len(said) :])
+
+    def rest(self) -> Iterator[str]:
+        if self.held and not self.stopped:
+            yield self.held
+
+    def _say(self, new: str) -> Iterator[str]:
+        text = self.held + new
+        if self.strip:
+            text = text.lstrip()
+            self.strip = not text
+        cuts = [at for at in (text.find(s) for s in self.stop) if at >= 0]
+        if cuts:
+            self.stopped, text, self.held = True, text[: min(cuts)], ""
+        else:
+            keep = max((n for s in self.stop for n in range(1, len(s)) if text.endswith(s[:n])), default=0)
+            text, self.held = text[: len(text) - keep], text[len(text) - keep :]
+        if text:
+            yield text

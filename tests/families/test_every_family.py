@@ -1,0 +1,251 @@
+"""What must hold for each family; parity with the reference is in tests/parity."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import panmodal as pm
+from panmodal.data.sample import Image, Sample, assistant, user
+from panmodal.playground import caption, make_scene, render
+from panmodal.training import Stage, train
+from tests.families.small import CHATS, EMBEDDERS, NAMES, small
+
+
+def scene_picture(seed: int) -> Image:
+    return Image(render(make_scene(seed), 32))
+
+
+def samples(with_picture: bool) -> list[Sample]:
+    made = []
+    for seed in range(4):
+        shown = [scene_picture(seed)] if with_picture else []
+        said = ["red", "blue", "green", "white"][seed] if not with_picture else caption(make_scene(seed), "brief")
+        made.append(Sample((user(*shown, "what is it?" if shown else f"number {seed}?"), assistant(said))))
+    return made
+
+
+class Four:
+    size = 4
+
+    def __init__(self, with_picture: bool) -> None:
+        self.samples = samples(with_picture)
+
+    def sample(self, index: int) -> Sample:
+        return self.samples[index]
+
+
+def output(family, name):
+    """What the family's model makes of a picture and a text, as one vector."""
+    images = family.processor.pictures([scene_picture(0), scene_picture(1)]) if name not in ("bert", *CHATS[:4]) else None
+    model = family.model
+    if name in ("clip", "siglip"):
+        batch = family.processor.texts(["a red circle", "two blue stars and a green square"])
+        return model(images, batch.ids, batch.pad).flatten()
+    if name in ("vit", "dinov2"):
+        return model(images).flatten()
+    if name == "bert":
+        batch = family.processor.texts(["a red circle", "two blue stars and a green square"])
+        return model(batch.ids, batch.pad)[batch.pad].flatten()
+    shown = [scene_picture(0)] if images is not None else []
+    batch = family.processor.batch([family.processor.encode([user(*shown, "how many?"), assistant("two")])])
+    if images is not None:
+        return model(batch.ids, batch.images, batch.pad).flatten()
+    return model(batch.ids, batch.pad).flatten()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_parameter_matters(name):
+    """A weight that nothing depends on is a weight that was forgotten. (Keys' biases add the same to
+    all scores of a query, which a softmax does not see.)"""
+    family = small(name)
+    with torch.no_grad():
+        before = output(family, name)
+        for parameter_name, parameter in family.model.named_parameters():
+            if parameter_name.endswith("attn.k.bias"):
+                continue
+            kept = parameter.clone()
+            parameter.add_(torch.randn_like(parameter))
+            assert not torch.allclose(output(family, name), before, atol=1e-6), parameter_name
+            parameter.copy_(kept)
+
+
+STAGES = {"clip": "contrastive", "siglip": "sigmoid", "vit": "", "dinov2": "", "bert": ""}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_overfits_four_samples(name):
+    family = small(name, std=0.05)
+    objective = STAGES.get(name, "answers")
+    if not objective:
+        return overfit_tower(family, name)
+    rate, count = (3e-3, 200) if objective == "answers" else (1e-3, 150)
+    stage = Stage("four", objective, "", {"all": rate}, steps=count, batch=4, warmup=0.1)
+    steps = list(train(family, Four(with_picture=objective != "answers" or name.startswith("llava")), stage))
+    assert steps[-1].loss < 0.1 * steps[0].loss
+    if name in CHATS:
+        for sample in Four(name.startswith("llava")).samples:
+            assert family.reply(sample.messages[0], max_tokens=40).text == sample.messages[1].text
+    return None
+
+
+def overfit_tower(family, name):
+    head = torch.nn.Linear(32, 4)
+    optimiser = torch.optim.AdamW([*family.model.parameters(), *head.parameters()], lr=3e-3)
+    if name == "bert":
+        batch = family.processor.texts([m.text for s in samples(False) for m in s.messages[:1]])
+        pooled = lambda: family.model.pooled(batch.ids, batch.pad)  # noqa: E731
+    else:
+        images = family.processor.pictures([scene_picture(i) for i in range(4)])
+        pooled = lambda: family.model.encoder.pooled(images)  # noqa: E731
+    for _ in range(80):
+        loss = torch.nn.functional.cross_entropy(head(pooled()), torch.arange(4))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert loss < 0.1
+
+
+@pytest.mark.parametrize("name", EMBEDDERS)
+def test_an_embedding_does_not_depend_on_its_neighbours(name):
+    family = small(name)
+    images = [scene_picture(i) for i in range(11)] if name != "bert" else []
+    texts = ["a red circle", "two blue stars", "a large green square with the digit 7 at the top left"]
+    items = [*images, *(texts if name in ("clip", "siglip", "bert") else [])]
+    together = family.embed(items)
+    assert together.shape[0] == len(items)
+    torch.testing.assert_close(together.norm(dim=-1), torch.ones(len(items)))
+    for item, vector in zip(items, together, strict=True):
+        torch.testing.assert_close(family.embed([item])[0], vector, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", CHATS)
+def test_a_reply_does_not_depend_on_its_neighbours_or_on_what_was_said_before(name):
+    family = small(name, std=0.3)
+    shown = [scene_picture(i) for i in range(3)] if name.startswith("llava") else []
+    conversations = [
+        [user(*shown[:1], "how many red circles are there?")],
+        [user(*shown[:1], "where is the star?")],
+        [user(*shown[1:2], "what colour is the large square on the left of the circle?")],
+        [user(*shown, "which of these?")],
+        [user("hello")],
+        [user(*shown[:1], "where is the star?"), assistant("left"), user("and the circle?")],
+    ]
+    fresh = []
+    for conversation in conversations:
+        family.forget()
+        fresh.append(family.reply(conversation, max_tokens=10).text)
+    assert [r.text for r in family.reply_all(conversations, max_tokens=10)] == fresh
+    again = [family.reply(c, max_tokens=10).text for c in conversations for _ in range(2)]  # with what it remembers
+    assert again == [text for text in fresh for _ in range(2)]
+    assert family.reply(conversations[0], max_tokens=10).text == fresh[0]
+
+
+def test_what_is_remembered_is_dropped_when_a_weight_changes():
+    family = small("llava", std=0.3)
+    asked = [user(scene_picture(0), "how many?")]
+    family.reply(asked, max_tokens=12)
+    with torch.no_grad():
+        family.model.encoder.embed.project.weight.mul_(-3)
+    remembered = family.reply(asked, max_tokens=12).text
+    family.forget()
+    assert family.reply(asked, max_tokens=12).text == remembered
+
+
+def test_one_picture_is_not_taken_for_another():
+    """The prompt's tokens are the same; only the pixels differ."""
+    family = small("llava", std=0.4)
+    texts = set()
+    for seed in range(6):
+        reply = family.reply([user(scene_picture(seed), "what?")], max_tokens=12).text
+        family.forget()
+        assert family.reply([user(scene_picture(seed), "what?")], max_tokens=12).text == reply
+        texts.add(reply)
+    assert len(texts) > 1
+
+
+def test_the_second_question_costs_the_question_alone(monkeypatch):
+    family = small("llava")
+    seen, asked = [], []
+    encode, vectors = family.encode_images, family.vectors
+    monkeypatch.setattr(family, "encode_images", lambda images: seen.append(len(images)) or encode(images))
+    monkeypatch.setattr(family, "vectors", lambda ids, media: asked.append(ids.shape[1]) or vectors(ids, media))
+    picture = scene_picture(0)
+    first = [user(picture, "how many red circles are there?")]
+    family.reply(first, max_tokens=4)
+    family.reply([user(picture, "where is the star?")], max_tokens=4)
+    assert seen == [1]
+    assert asked[1] < 10 < 16 < asked[0]
+
+
+def test_streaming_says_what_replying_does():
+    family = small("llama", std=0.4)
+    for options in ({}, {"temperature": 1.0, "seed": 1}, {"stop": "red"}, {"beams": 2}):
+        family.forget()
+        pieces = list(family.stream("tell me", max_tokens=30, **options))
+        family.forget()
+        assert "".join(pieces) == family.reply("tell me", max_tokens=30, **options).text
+
+
+def test_a_stop_string_ends_the_reply_and_is_not_said():
+    family = small("llama", std=0.4)
+    text = family.reply("tell me", max_tokens=30).text
+    stop = text.split()[4]
+    cut = family.reply("tell me", max_tokens=30, stop=(stop,)).text
+    assert cut == text[: text.index(stop)]
+
+
+def test_an_unknown_option_is_an_error():
+    with pytest.raises(pm.InputError, match="unknown option 'max_token'; did you mean 'max_tokens'"):
+        small("llama").reply("hi", max_token=3)
+
+
+def test_a_prompt_longer_than_the_context():
+    with pytest.raises(pm.InputError, match="tokens .* the model reads 256"):
+        small("llama").reply("red " * 300)
+    long = small("llama").reply("red " * 245, max_tokens=100)
+    assert long.role == "assistant"
+
+
+def test_families_say_what_they_cannot_do():
+    with pytest.raises(pm.InputError, match="does not see pictures|placeholders"):
+        small("llama").reply([user(scene_picture(0), "what?")])
+    with pytest.raises(pm.InputError, match="no image encoder"):
+        pm.compose(small("llama"), "mlp", small("llama"))
+    with pytest.raises(pm.InputError, match="did you mean 'linear'"):
+        pm.compose(small("clip"), "lineer", small("llama"))
+    with pytest.raises(pm.InputError, match="at least one label"):
+        small("clip").classify(scene_picture(0), [])
+    with pytest.raises(pm.InputError, match="no classification head"):
+        small("vit").classify(scene_picture(0))
+
+
+def test_classify():
+    odds = small("clip").classify(scene_picture(0), ["red circle", "blue star"])
+    assert list(odds) == ["red circle", "blue star"] and sum(odds.values()) == pytest.approx(1)
+    odds = small("siglip").classify(scene_picture(0), ["red circle", "blue star"])
+    assert all(0 <= share <= 1 for share in odds.values())
+
+
+@pytest.mark.parametrize("name", ["llava", "llava-linear", "llava-pixel_shuffle"])
+def test_a_composed_model_saves_and_loads(name, tmp_path):
+    family = small(name)
+    family.save(tmp_path)
+    again = pm.load(tmp_path)
+    asked = [user(scene_picture(0), "how many red circles are there?")]
+    assert again.reply(asked, max_tokens=8) == family.reply(asked, max_tokens=8)
+    assert again.processor.image_vectors == (4 if name.endswith("shuffle") else 16)
+
+
+def test_a_composed_model_is_one_for_the_reference_too(tmp_path):
+    """LLaVA's own layout: the reference loads it whole, the towers' unused last layers included."""
+    import transformers as tf
+
+    family = small("llava")
+    family.save(tmp_path)
+    theirs, told = tf.LlavaForConditionalGeneration.from_pretrained(tmp_path, output_loading_info=True)
+    assert not told["missing_keys"] and not told["unexpected_keys"] and not told["mismatched_keys"]
+    batch = family.processor.batch([family.processor.encode([user(scene_picture(0), "how many?")], reply=True)])
+    with torch.no_grad():
+        expected = theirs.eval()(input_ids=batch.ids, pixel_values=batch.images).logits
+        torch.testing.assert_close(family.model(batch.ids, batch.images), expected, rtol=0, atol=1e-4)

@@ -1,0 +1,1 @@
+"""Parity: random checkpoints written to disk by the reference library, read back by this one."""
