@@ -1,0 +1,72 @@
+"""Writing scenes to files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from panmodal.playground.questions import questions
+from panmodal.playground.render import boxes, masks, render
+from panmodal.playground.speech import TRIES
+from panmodal.playground.words import LEVELS, caption
+from panmodal.playground.world import Scene, make_scene
+
+SHOWN = 48  # scenes in the overview
+
+
+def export(out: Path, count: int, split: str, size: int, seed: int, progress: Callable[[int, int], None]) -> None:
+    """Writes `count` scenes to a folder.
+
+    `data.jsonl` has a line a scene: `messages` (a conversation about the picture, to train on), its
+    captions, questions (with kind, program and rationale) and objects. `masks/` has for each scene a
+    picture whose pixels say which object is seen there, counted from 1; 0 is the background.
+    """
+    (out / "pictures").mkdir(parents=True)
+    (out / "masks").mkdir()
+    with (out / "data.jsonl").open("w", encoding="utf-8") as lines:
+        for done in range(count):
+            scene = make_scene(seed + done, split)
+            name = f"{scene.seed:06d}.png"
+            Image.fromarray(render(scene, size)).save(out / "pictures" / name)
+            shown = masks(scene, size)
+            numbered = (shown * np.arange(1, len(shown) + 1)[:, None, None]).sum(0)
+            Image.fromarray(np.uint8(numbered)).save(out / "masks" / name)
+            lines.write(json.dumps(describe(scene, f"pictures/{name}", size)) + "\n")
+            progress(done + 1, count)
+    _overview(out, min(count, SHOWN), split, seed)
+
+
+def describe(scene: Scene, picture: str, size: int) -> dict[str, Any]:
+    """All that is known of a scene, as JSON."""
+    asked = questions(scene, TRIES)
+    shown: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": picture}}]
+    messages = []
+    for question in asked:
+        messages.append({"role": "user", "content": [*shown, {"type": "text", "text": question.text}]})
+        messages.append({"role": "assistant", "content": question.answer})
+        shown = []
+    found = zip(scene.objects, boxes(scene, size).tolist(), strict=True)
+    return {
+        "messages": messages,
+        "seed": scene.seed,
+        "split": scene.split,
+        "background": scene.background,
+        "objects": [{**asdict(thing), "box": box} for thing, box in found],
+        "captions": {level: caption(scene, level) for level in LEVELS},
+        "questions": [asdict(question) for question in asked],
+    }
+
+
+def _overview(out: Path, count: int, split: str, seed: int, side: int = 160, columns: int = 8) -> None:
+    rows = -(-count // columns)
+    sheet = Image.new("RGB", (columns * (side + 8) + 8, rows * (side + 8) + 8), (120, 120, 120))
+    for i in range(count):
+        at = 8 + (i % columns) * (side + 8), 8 + (i // columns) * (side + 8)
+        sheet.paste(Image.fromarray(render(make_scene(seed + i, split), side)), at)
+    sheet.save(out / "overview.png")

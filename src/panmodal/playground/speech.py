@@ -1,0 +1,105 @@
+"""The playground as samples to learn from, and a tokenizer that knows its words."""
+
+from __future__ import annotations
+
+import string
+
+from tokenizers import Tokenizer as Backend
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
+
+from panmodal.data.sample import Image, Sample, assistant, user
+from panmodal.data.tokens import Tokenizer
+from panmodal.playground.questions import questions
+from panmodal.playground.render import render
+from panmodal.playground.words import LEVELS, caption
+from panmodal.playground.world import make_scene, pick, random_source
+
+DESCRIBE = {  # what asks for each level of caption
+    "brief": ("What is in the picture?", "Name the objects.", "Describe the picture briefly.", "Caption this picture."),
+    "detailed": ("Describe the picture.", "Describe the picture in detail.", "What do you see?"),
+    "exact": ("Where exactly is every object?", "List every object with its coordinates."),
+}
+TRIES = 18  # for questions in a conversation
+
+
+def caption_sample(seed: int, split: str = "train") -> Sample:
+    """A picture, a request to describe it, and the caption, at a level that the seed picks."""
+    rng = random_source("caption", split, seed)
+    scene = make_scene(seed, split)
+    level = pick(rng, LEVELS)
+    asked = pick(rng, DESCRIBE[level])
+    return Sample((user(Image(render(scene)), asked), assistant(caption(scene, level))), {"level": level})
+
+
+def instruction_sample(seed: int, split: str = "train") -> Sample:
+    """A picture and a conversation of many turns about it: questions, and now and then a caption."""
+    rng = random_source("instruction", split, seed)
+    scene = make_scene(seed, split)
+    turns = [(q.text, q.answer) for q in questions(scene, TRIES)]
+    if rng.random() < 0.3:
+        level = pick(rng, LEVELS)
+        turns.insert(int(rng.random() * len(turns)), (pick(rng, DESCRIBE[level]), caption(scene, level)))
+    return _conversation([Image(render(scene))], turns)
+
+
+def text_sample(seed: int, split: str = "train") -> Sample:
+    """The same conversation with an exact caption in the picture's place, for a model of text alone."""
+    scene = make_scene(seed, split)
+    return _conversation([caption(scene, "exact") + ". "], [(q.text, q.answer) for q in questions(scene, TRIES)])
+
+
+def _conversation(first: list[Image | str], turns: list[tuple[str, str]]) -> Sample:
+    messages = []
+    for question, answer in turns:
+        messages += [user(*first, question), assistant(answer)]
+        first = []
+    return Sample(tuple(messages))
+
+
+SPECIAL = {
+    "pad_token": "<pad>",
+    "unk_token": "<unk>",
+    "bos_token": "<s>",
+    "eos_token": "</s>",
+    "image_token": "<image>",
+    "user_token": "<|user|>",
+    "assistant_token": "<|assistant|>",
+    "system_token": "<|system|>",
+}
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}<|{{ message['role'] }}|>"
+    "{% for part in message['content'] %}{{ '<image>' if part['type'] == 'image' else part['text'] }}{% endfor %}"
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+WORDS = """
+a above am an and any are at background below big black blue bottom brief briefly can caption carry centre circle
+circles color colors colour colours coordinates could count cross crosses cyan describe detail diamond diamonds digit
+digits do does each every exactly fewer find five four give green grey has have hello how i image in is it its large
+larger left leftmost list look lowest makes many me more much name no not number object objects of on one or orange
+other photo picture pink please position purple quarter read red right rightmost same say see seen shape shapes show
+six size small smaller somewhere square squares star stars tell than thanks that the their them there these they thing
+things this three to top topmost total triangle triangles two was what where which white with yellow yes you your
+""".split()
+
+
+def tokenizer() -> Tokenizer:
+    """One token for every word of the playground and every number below 100; letters for the rest."""
+    alphabet = string.ascii_lowercase + string.digits
+    pieces = [
+        *SPECIAL.values(),
+        *(str(n) for n in range(100)),
+        *string.punctuation,
+        *string.ascii_lowercase,
+        *(w for w in WORDS if len(w) > 1),
+        *("##" + c for c in alphabet),
+    ]
+    backend = Backend(models.WordPiece({piece: i for i, piece in enumerate(pieces)}, unk_token="<unk>"))
+    backend.normalizer = normalizers.BertNormalizer(lowercase=True)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.decoder = decoders.WordPiece(cleanup=True)
+    backend.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", pieces.index("<s>")), ("</s>", pieces.index("</s>"))]
+    )
+    backend.add_special_tokens(list(SPECIAL.values()))
+    return Tokenizer(backend, SPECIAL)

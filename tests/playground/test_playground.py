@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter, defaultdict
+
+import numpy as np
+import pytest
+from PIL import Image as Pil
+
+import panmodal as pm
+from panmodal.data.readers import open_file
+from panmodal.errors import InputError
+from panmodal.playground import (
+    COLOURS,
+    HELD_OUT,
+    KINDS,
+    LEVELS,
+    SEEN,
+    SHAPES,
+    SPLITS,
+    boxes,
+    caption,
+    make_scene,
+    masks,
+    questions,
+    render,
+    run,
+    single_object_scene,
+)
+from panmodal.playground.recognise import is_scene
+from panmodal.playground.speech import caption_sample, instruction_sample, text_sample, tokenizer
+
+
+def test_a_seed_gives_the_same_bytes_everywhere():
+    """Of scenes, pictures, captions and questions. If this fails, every model must be trained anew."""
+    digest = hashlib.sha256()
+    for split in SPLITS:
+        for seed in range(40):
+            scene = make_scene(seed, split)
+            digest.update(repr(scene).encode())
+            digest.update(render(scene).tobytes())
+            digest.update(render(scene, 71).tobytes())
+            digest.update("".join(caption(scene, level) for level in LEVELS).encode())
+            digest.update(repr(questions(scene, 20)).encode())
+    assert digest.hexdigest() == "a4ddcf1e922f1c28e9b9e467e2c2c65ce10725139c7da23faba7913966abad6e"
+
+
+def test_splits_do_not_meet():
+    for seed in range(200):
+        for split in ("train", "test"):
+            assert not {(o.colour, o.shape) for o in make_scene(seed, split).objects} & HELD_OUT
+        assert {(o.colour, o.shape) for o in make_scene(seed, "held-out").objects} & HELD_OUT
+    assert make_scene(3, "train").objects != make_scene(3, "test").objects
+    assert len(HELD_OUT) == 8 and len(SEEN) == 40
+    with pytest.raises(InputError, match="did you mean 'held-out'"):
+        make_scene(0, "heldout")
+
+
+def test_scenes_are_varied_and_evenly_drawn():
+    scenes = [make_scene(seed) for seed in range(3000)]
+    counts = Counter(len(s.objects) for s in scenes)
+    assert set(counts) == set(range(1, 7)) and max(counts.values()) < 1.25 * min(counts.values())
+    themes = Counter(len(s.fitting(s.theme)) for s in scenes)
+    assert set(themes) == set(range(5)) and max(themes.values()) < 1.25 * min(themes.values())
+    for attribute, values in (("colour", COLOURS), ("shape", SHAPES), ("size", ("small", "large"))):
+        seen = Counter(getattr(o, attribute) for s in scenes for o in s.objects)
+        assert set(seen) == set(values) and max(seen.values()) < 1.4 * min(seen.values())
+
+
+def test_objects_keep_apart_and_inside():
+    for seed in range(300):
+        things = make_scene(seed).objects
+        for i, a in enumerate(things):
+            assert a.radius < a.x < 96 - a.radius and a.radius < a.y < 96 - a.radius
+            for b in things[:i]:
+                assert (a.x - b.x) ** 2 + (a.y - b.y) ** 2 >= (a.radius + b.radius) ** 2
+
+
+@pytest.mark.parametrize("size", [48, 96, 97, 256])
+def test_masks_and_boxes_are_where_the_paint_is(size):
+    for seed in range(40):
+        scene = make_scene(seed)
+        picture, shown, around = render(scene, size).astype(int), masks(scene, size), boxes(scene, size)
+        assert picture.shape == (size, size, 3) and shown.shape == (len(scene.objects), size, size)
+        assert (shown.sum(0) <= 1).all()
+        painted = np.abs(picture - picture[0, 0]).max(-1) > 20
+        inside = shown.any(0)
+        assert (inside & ~painted).mean() < 0.02  # ink as dark as the background, at most
+        assert (painted & ~inside).mean() < 6 / size  # half-covered pixels of the outline
+        for thing, mask, (x0, y0, x1, y1) in zip(scene.objects, shown, around, strict=True):
+            ys, xs = mask.nonzero()
+            assert (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1) == (x0, y0, x1, y1)
+            assert abs((x0 + x1) / 2 - thing.x * size / 96) < 3 * size / 96
+            assert np.abs(picture[mask] - thing.tint).max(-1).min() < 12
+
+
+def test_captions():
+    scene = make_scene(7)
+    assert caption(scene, "brief").count(" a ") + 1 >= 2
+    for thing in scene.objects:
+        assert f"{thing.size} {thing.colour} {thing.shape}" in caption(scene, "detailed")
+        assert f"at {thing.x} {thing.y}" in caption(scene, "exact")
+    with pytest.raises(InputError, match="did you mean 'brief'"):
+        caption(scene, "breif")
+
+
+def test_there_are_all_kinds_and_each_is_asked():
+    asked = Counter(q.kind for seed in range(300) for q in questions(make_scene(seed), len(KINDS)))
+    assert len(KINDS) >= 12 and set(asked) == set(KINDS)
+    assert min(asked.values()) > 90
+
+
+def test_answers_are_what_programs_find_and_pictures_show():
+    """Each answer is worked out again here, from the objects alone."""
+    for split in SPLITS:
+        for seed in range(150):
+            scene = make_scene(seed, split)
+            for q in questions(scene, 20):
+                assert run(q.program, scene) == q.answer
+                assert json.loads(json.dumps(q.program)) == q.program
+                assert q.rationale.endswith(".")
+                things = scene.objects
+                if q.kind in ("existence", "absent"):
+                    wanted = q.program[1][1]
+                    assert (q.answer == "yes") == any(all(getattr(t, a) == v for a, v in wanted.items()) for t in things)
+                elif q.kind == "total":
+                    assert int(q.answer) == len(things)
+                elif q.kind == "count":
+                    assert int(q.answer) == sum(all(getattr(t, a) == v for a, v in scene.theme.items()) for t in things)
+                elif q.kind == "relation":
+                    _, way, (_, (_, a)), (_, (_, b)) = q.program
+                    (first,), (second,) = scene.fitting(a), scene.fitting(b)
+                    further = {
+                        "left": first.x < second.x,
+                        "right": first.x > second.x,
+                        "above": first.y < second.y,
+                        "below": first.y > second.y,
+                    }[way]
+                    assert (q.answer == "yes") == further
+
+
+@pytest.fixture(scope="module", params=["train", "held-out"])
+def asked(request):
+    found = defaultdict(list)
+    for seed in range(6000):
+        for q in questions(make_scene(seed, request.param), 20):
+            found[q.kind].append((q.text, q.answer))
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_kind_can_be_answered_from_the_question_alone(kind, asked):
+    """Two guessers that never see a picture learn from half of the questions and answer the others:
+    one knows each question's most common answer, the other adds up what each word tells. Chance is
+    one over the number of answers of the kind."""
+    pairs = asked[kind]
+    learn, test = pairs[::2], pairs[1::2]
+    answers = sorted({answer for _, answer in pairs})
+    usual = Counter(answer for _, answer in learn)
+    by_text, by_word = defaultdict(Counter), defaultdict(Counter)
+    for text, answer in learn:
+        by_text[text][answer] += 1
+        for word in {*text.split(), *zip(text.split(), text.split()[1:], strict=False)}:
+            by_word[word][answer] += 1
+
+    def remembered(text):
+        return (by_text.get(text) or usual).most_common(1)[0][0]
+
+    def reckoned(text):
+        score = Counter({a: float(np.log(usual[a] + 1)) for a in answers})
+        for word in {*text.split(), *zip(text.split(), text.split()[1:], strict=False)}:
+            for a in answers:
+                score[a] += float(np.log((by_word[word][a] + 1) / (usual[a] + len(by_word))))
+        return score.most_common(1)[0][0]
+
+    for guess in (remembered, reckoned):
+        right = sum(guess(text) == answer for text, answer in test) / len(test)
+        assert right <= 1 / len(answers) + 0.05, f"{guess.__name__}: {right:.3f} of {len(answers)} answers"
+
+
+def test_one_object_scenes():
+    scene = single_object_scene(3, "red", "star")
+    assert [(o.colour, o.shape) for o in scene.objects] == [("red", "star")]
+
+
+def test_the_tokenizer_knows_every_word():
+    words = tokenizer()
+    for seed in range(300):
+        for sample in (caption_sample(seed), instruction_sample(seed), text_sample(seed)):
+            for message in sample.messages:
+                pieces = words.backend.encode(message.text, add_special_tokens=False).tokens
+                assert not [p for p in pieces if p.startswith("##") or p == "<unk>"], message.text
+    assert words.decode(words.encode("How many red circles are there?")) == "how many red circles are there?"
+    assert words.decode(words.encode("Xylophone 7x!")) == "xylophone 7x!"
+
+
+def test_programs_name_their_mistakes():
+    scene = make_scene(0)
+    with pytest.raises(InputError, match="did you mean 'count'"):
+        run(["cuont", ["find", {}]], scene)
+    with pytest.raises(InputError, match="'only' needs exactly one object"):
+        run(["only", ["find", {"colour": "no such"}]], scene)
+
+
+def test_scenes_are_told_from_photographs(fixtures):
+    assert all(is_scene(Pil.fromarray(render(make_scene(seed, split), size))) for seed in range(60) for split in SPLITS for size in (96, 224))
+    photos = [pm.Image(path).pixels for path in (fixtures / "photos").glob("*.jpg")]
+    assert sum(is_scene(photo) for photo in photos) <= len(photos) // 20
+
+
+def test_export(command, tmp_path):
+    result = command("playground", tmp_path / "out", "--count", 5, "--split", "held-out", "--size", 128, "--json")
+    assert (result.code, json.loads(result.out)["scenes"]) == (0, 5)
+    source = open_file(tmp_path / "out" / "data.jsonl")
+    sample = source.sample(2)
+    assert sample.images[0].pixels.size == (128, 128)
+    assert sample.messages[1].role == "assistant"
+    assert {q["kind"] for q in sample.about["questions"]} <= set(KINDS)
+    numbers = np.asarray(Pil.open(tmp_path / "out" / "masks" / "000002.png"))
+    assert numbers.max() == len(sample.about["objects"])
+    x0, y0, x1, y1 = sample.about["objects"][0]["box"]
+    assert (numbers[y0:y1, x0:x1] == 1).any() and (numbers == 1).sum() == (numbers[y0:y1, x0:x1] == 1).sum()
+    assert Pil.open(tmp_path / "out" / "overview.png").width > 1000
+    assert "not empty" in command("playground", tmp_path / "out").err
