@@ -1,0 +1,115 @@
+"""What a run tells of itself: a progress bar, a log of every step, and a picture of the loss."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import deque
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+from PIL import Image, ImageDraw
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from panmodal.training.loop import Step
+from panmodal.training.stages import Stage
+
+REDRAW = 200  # steps between pictures
+
+
+class Journal:
+    """Of one stage: `log.jsonl` and `loss.png` in the run's folder, and the bar on standard error."""
+
+    def __init__(self, out: Path, stage: Stage, quiet: bool = False) -> None:
+        self.out, self.stage = out, stage
+        self.recent: deque[float] = deque(maxlen=50)
+        self.file: IO[str] | None = None
+        self.bar = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]:.4f}  {task.fields[speed]:.1f} samples/s"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=Console(stderr=True),
+            disable=quiet,
+        )
+        self.task = self.bar.add_task(stage.name, total=stage.steps, loss=math.nan, speed=0.0, note="")
+
+    def __enter__(self) -> Self:
+        self.file = (self.out / "log.jsonl").open("a", encoding="utf-8")
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.stop()
+        if self.file is not None:
+            self.file.close()
+        draw_losses(self.out)
+
+    def write(self, step: Step) -> None:
+        assert self.file is not None
+        self.file.write(json.dumps({"stage": self.stage.name, **step.log()}) + "\n")
+        self.file.flush()
+        self.recent.append(step.seconds)
+        speed = step.samples * len(self.recent) / sum(self.recent)
+        note = f"{step.skipped} samples skipped" if step.skipped else ""
+        self.bar.update(self.task, completed=step.number, loss=step.loss, speed=speed, note=note)
+        if step.number % REDRAW == 0:
+            draw_losses(self.out)
+
+
+def read_log(out: Path) -> dict[str, dict[int, float]]:
+    """The loss of every step by stage; where a stopped run repeated steps, the last time counts."""
+    losses: dict[str, dict[int, float]] = {}
+    if (out / "log.jsonl").exists():
+        for line in (out / "log.jsonl").read_text().splitlines():
+            try:
+                entry = json.loads(line)
+            except ValueError:  # the line that a killed run was writing
+                continue
+            losses.setdefault(entry["stage"], {})[entry["step"]] = entry["loss"]
+    return losses
+
+
+def draw_losses(out: Path, width: int = 960, height: int = 480) -> None:
+    """Draws `loss.png`: the stages side by side on one logarithmic scale, smoothed over 1 % of a stage."""
+    curves = []
+    for name, losses in read_log(out).items():
+        values = [v for _, v in sorted(losses.items()) if math.isfinite(v) and v > 0]
+        window = max(1, len(values) // 100)
+        smooth = [
+            sum(values[max(0, i - window) : i + 1]) / len(values[max(0, i - window) : i + 1])
+            for i in range(len(values))
+        ]
+        if len(smooth) > 1:
+            curves.append((name, smooth))
+    if not curves:
+        return
+    low = math.log(min(min(c) for _, c in curves))
+    high = max(math.log(max(max(c) for _, c in curves)), low + 1e-6)
+    picture = Image.new("RGB", (width, height), "white")
+    pen = ImageDraw.Draw(picture)
+    left, right, top, bottom = 70, width - 20, 40, height - 40
+    for i in range(5):
+        y = bottom - (bottom - top) * i / 4
+        pen.line([(left, y), (right, y)], fill=(225, 225, 225))
+        pen.text((8, y - 6), f"{math.exp(low + (high - low) * i / 4):.3g}", fill=(90, 90, 90))
+    each = (right - left) / len(curves)
+    for i, (name, curve) in enumerate(curves):
+        start = left + i * each
+        points = [
+            (
+                start + 6 + (each - 12) * j / (len(curve) - 1),
+                bottom - (bottom - top) * (math.log(v) - low) / (high - low),
+            )
+            for j, v in enumerate(curve)
+        ]
+        pen.line(points, fill=(40, 90, 200), width=2)
+        pen.text((start + 6, height - 28), f"{name}: {len(curve)} steps, {curve[-1]:.4f}", fill=(40, 40, 40))
+    pen.text((left, 14), "loss, logarithmic", fill=(40, 40, 40))
+    picture.save(out / "loss.png")

@@ -1,0 +1,167 @@
+"""Running a recipe: builds the model, goes through the stages, resumes where a run was stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from panmodal.checkpoints.hub import locate
+from panmodal.checkpoints.store import read_sidecars, write_json
+from panmodal.data.readers import Source, open_file
+from panmodal.errors import InputError, suggest
+from panmodal.families import FAMILIES, Chat, Family, compose, load
+from panmodal.playground import speech
+from panmodal.training.journal import Journal
+from panmodal.training.loop import train
+from panmodal.training.recipe import ModelSpec, Recipe, read_recipe
+from panmodal.training.stages import Stage
+from panmodal.training.state import whole
+
+STATES_KEPT = 2
+
+
+class Playground:
+    """An endless source: a sample for every seed."""
+
+    size = None
+
+    def __init__(self, sample: Callable[[int], Any]) -> None:
+        self.sample = sample
+
+
+SOURCES: dict[str, Source] = {
+    "playground/captions": Playground(speech.caption_sample),
+    "playground/conversations": Playground(speech.instruction_sample),
+    "playground/text": Playground(speech.text_sample),
+}
+
+
+class Stopped(Exception):
+    """The run was asked to stop; its state is saved."""
+
+
+def run_recipe(recipe: Recipe | str | os.PathLike[str], *, restart: bool = False, quiet: bool = False) -> Family[Any]:
+    """Runs a recipe, or goes on with a run of the same recipe that was stopped; returns the model.
+
+    SIGTERM and SIGINT end the run after the step in progress, its state saved (a second one at
+    once). `restart` throws away what an earlier run left.
+    """
+    if not isinstance(recipe, Recipe):
+        recipe = read_recipe(Path(recipe))
+    out = Path(recipe.out)
+    if restart and (out / "recipe.json").exists():
+        shutil.rmtree(out)
+    _claim(out, recipe)
+    torch.manual_seed(recipe.seed)
+    family = build(recipe.model)
+    with _stoppable() as stopping:
+        for i, stage in enumerate(recipe.stages):
+            states = out / "states" / f"{i}-{stage.name}"
+            _run_stage(family, stage, recipe, states, Journal(out, stage, quiet), stopping)
+    family.name = recipe.name
+    family.save(out / "model", getattr(torch, recipe.dtype))
+    return family
+
+
+def open_source(name: str) -> Source:
+    """A data set by name (`playground/…`) or file (`.jsonl`, `.json`)."""
+    if name in SOURCES:
+        return SOURCES[name]
+    path = Path(name).expanduser()
+    if not path.exists():
+        raise InputError(f"no data {name!r}: not a file here{suggest(name, SOURCES)}")
+    return open_file(path)
+
+
+def build(spec: ModelSpec | str) -> Family[Any]:
+    """The model that a recipe starts from."""
+    if isinstance(spec, str):
+        return load(spec)  # type: ignore[no-any-return]
+    given = [key for key in ("load", "config", "vision") if getattr(spec, key)]
+    if len(given) != 1:
+        raise InputError("a recipe's model needs exactly one of load, config, or vision with language")
+    if spec.load:
+        return build(spec.load)
+    if spec.config:
+        kind = spec.config.get("model_type")
+        if kind not in FAMILIES:
+            raise InputError(f"unknown model_type {kind!r}{suggest(str(kind), FAMILIES)}")
+        return FAMILIES[kind].fresh(spec.config, _files(spec))
+    if spec.language is None:
+        raise InputError("a composed model needs a language model beside its vision")
+    language = build(spec.language)
+    if not isinstance(language, Chat):
+        raise InputError(f"{spec.language!r} is no language model")
+    return compose(build(str(spec.vision)), spec.connector, language)
+
+
+def _files(spec: ModelSpec) -> dict[str, bytes]:
+    """The small files beside an untrained model's weights."""
+    files: dict[str, bytes] = {}
+    if spec.tokenizer == "playground":
+        files |= speech.tokenizer().to_files()
+    elif spec.tokenizer:
+        files |= {k: v for k, v in read_sidecars(locate(spec.tokenizer)).items() if "processor" not in k}
+    if spec.image_processor:
+        files["preprocessor_config.json"] = json.dumps(spec.image_processor).encode()
+    if spec.chat_template:
+        files["chat_template.jinja"] = spec.chat_template.encode()
+    return files
+
+
+def _run_stage(
+    family: Family[Any], stage: Stage, recipe: Recipe, states: Path, journal: Journal, stopping: Callable[[], bool]
+) -> None:
+    saved = sorted((s for s in states.glob("step-*") if whole(s)), reverse=True)
+    with journal:
+        for step in train(family, open_source(stage.data), stage, seed=recipe.seed, resume=next(iter(saved), None)):
+            journal.write(step)
+            if step.number % recipe.save_every == 0 or step.number == stage.steps or stopping():
+                step.save(states / f"step-{step.number:07d}")
+                for old in sorted(states.glob("step-*"))[:-STATES_KEPT]:
+                    shutil.rmtree(old)
+            if stopping():
+                raise Stopped(f"stopped after step {step.number} of {stage.name}; run the same command to go on")
+
+
+def _claim(out: Path, recipe: Recipe) -> None:
+    """Notes which recipe a folder belongs to, and refuses one that belongs to another."""
+    note, content = out / "recipe.json", json.loads(json.dumps(asdict(recipe)))
+    if note.exists():
+        if json.loads(note.read_text()) != content:
+            raise InputError(f"{out} holds a run of another recipe; name another out, or throw it away with --restart")
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(note, content)
+
+
+@contextmanager
+def _stoppable() -> Iterator[Callable[[], bool]]:
+    """Notes a signal to stop, instead of dying of it; a second one kills as usual."""
+    asked: list[int] = []
+    before: dict[int, Any] = {}
+
+    def note(number: int, frame: Any) -> None:
+        asked.append(number)
+        for signal_number, handler in before.items():
+            signal.signal(signal_number, handler)
+
+    try:
+        for watched in (signal.SIGTERM, signal.SIGINT):
+            before[watched] = signal.signal(watched, note)
+    except ValueError:  # not in the main thread, where signals cannot be caught
+        pass
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

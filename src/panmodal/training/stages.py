@@ -1,0 +1,200 @@
+"""Stages: what is learned, from what, and at which rate by part. A part without a rate is frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from panmodal.data.processor import IGNORED, Encoded, Processor
+from panmodal.data.sample import Batch, Image, Sample
+from panmodal.errors import InputError, suggest
+from panmodal.families.llava import Llava
+from panmodal.training.losses import contrastive_loss, next_token_loss, sigmoid_loss
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of training.
+
+    `rates` gives each part of the model its peak learning rate; "all" stands for the parts not
+    named. The rate rises over the first `warmup` of the steps and falls along a cosine to
+    `final` of its peak. A step learns from `batch` samples, `accumulate` times.
+    """
+
+    name: str
+    objective: str
+    data: str
+    rates: Mapping[str, float]
+    steps: int
+    batch: int
+    accumulate: int = 1
+    warmup: float = 0.03
+    final: float = 0.0
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.98)
+    clip_norm: float = 1.0
+    precision: Literal["float32", "bfloat16", "auto"] = "float32"  # auto: bfloat16 where it is fast
+    ema: float = 0.0  # 0: none; else the decay of an average of the weights, which is kept at the end
+
+    def __post_init__(self) -> None:
+        if self.objective not in OBJECTIVES:
+            raise InputError(f"unknown objective {self.objective!r}{suggest(self.objective, OBJECTIVES)}")
+        for name in ("steps", "batch", "accumulate"):
+            if getattr(self, name) < 1:
+                raise InputError(f"stage {self.name!r}: {name} is {getattr(self, name)}; it must be at least 1")
+
+
+# The two stages of LLaVA (Liu et al., 2023), with LLaVA-1.5's rates; a recipe may name one as `kind`.
+PRESETS: dict[str, dict[str, Any]] = {
+    "align": {"objective": "answers", "rates": {"connector": 1e-3}},
+    "instruct": {"objective": "answers", "rates": {"connector": 2e-5, "language": 2e-5}},
+}
+
+
+class Objective(Protocol):
+    """How samples become a batch, and a batch a loss."""
+
+    def encode(self, processor: Processor, sample: Sample) -> Any:
+        """One sample, checked and decoded; raises InputError if it cannot be used."""
+
+    def batch(self, processor: Processor, encoded: Sequence[Any]) -> Batch: ...
+
+    def weight(self, batch: Batch) -> int:
+        """How many things the loss is the mean of, so that unequal batches count fairly together."""
+
+    def loss(self, model: Any, batch: Batch) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The first picture and the last words of each sample, against those of the others."""
+
+    sigmoid: bool
+
+    def encode(self, processor: Processor, sample: Sample) -> tuple[Image, str]:
+        if not sample.images or not sample.messages[-1].text:
+            raise InputError("a pair needs a picture and, last, a text")
+        sample.images[0].pixels  # noqa: B018 (decoded here, so that a broken file is found here)
+        return sample.images[0], sample.messages[-1].text
+
+    def batch(self, processor: Processor, encoded: Sequence[tuple[Image, str]]) -> Batch:
+        texts = processor.texts([text for _, text in encoded], truncate=True)
+        return Batch(texts.ids, texts.pad, images=processor.pictures([image for image, _ in encoded]))
+
+    def weight(self, batch: Batch) -> int:
+        return len(batch.ids)
+
+    def loss(self, model: Any, batch: Batch) -> Tensor:
+        texts = [(rows, model.embed_texts(ids, pad)) for rows, ids, pad in _by_length(batch)]
+        return self.contrast(model, model.embed_images(batch.images), texts, batch)
+
+    def contrast(self, model: Any, images: Tensor, texts: list[tuple[Tensor, Tensor]], batch: Batch) -> Tensor:
+        """images [N, dim]; texts: some rows, and their embeddings"""
+        order = torch.cat([rows for rows, _ in texts]).argsort()
+        logits = model.logits(images, torch.cat([vectors for _, vectors in texts])[order]).float()
+        alike = (batch.ids[:, None] == batch.ids).all(-1)  # one text may fit several pictures
+        return sigmoid_loss(logits, alike) if self.sigmoid else contrastive_loss(logits, alike)
+
+
+@dataclass(frozen=True)
+class CaptionedPairs(Pairs):
+    """Pairs told apart, and captions said: CLIP's loss and a captioner's (CoCa, Yu et al., 2022).
+
+    The text tower, which is causal, says the caption word by word after the picture's tokens, its
+    own embedding giving the logits, so that no weight is added. Every word then teaches the image
+    tower, which from the contrast alone learns slowly.
+    """
+
+    def loss(self, model: Any, batch: Batch) -> Tensor:
+        seen = model.image(batch.images)  # [B, P, D]
+        texts, said, words = [], [], 0
+        for rows, ids, pad in _by_length(batch):
+            texts.append((rows, model.embed_texts(ids, pad)))
+            x = torch.cat([seen[rows], model.text.embed(ids)], dim=1)
+            hidden = model.text.body(x, torch.cat([pad.new_ones(len(rows), seen.shape[1]), pad], dim=1))
+            labels, count = ids.masked_fill(~pad, IGNORED), int(pad[:, 1:].sum())
+            said.append(count * next_token_loss(hidden[:, seen.shape[1] :], labels, model.text.logits))
+            words += count
+        images = model.image_projection(model.image.pool(seen))
+        return self.contrast(model, images, texts, batch) + torch.stack(said).sum() / words
+
+
+def _by_length(batch: Batch, groups: int = 4) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """The texts of a batch in groups of like length, so that little is spent on padding: which rows,
+    their ids and their pad."""
+    pad = torch.ones_like(batch.ids, dtype=torch.bool) if batch.pad is None else batch.pad
+    lengths = pad.sum(dim=1)
+    for rows in lengths.argsort().chunk(groups):
+        longest = int(lengths[rows].max())
+        yield rows, batch.ids[rows, :longest], pad[rows, :longest]
+
+
+@dataclass(frozen=True)
+class NextToken:
+    """The tokens that the assistant says, or, with `everything`, all of them."""
+
+    everything: bool
+
+    def encode(self, processor: Processor, sample: Sample) -> Encoded:
+        encoded = processor.encode(sample.messages)
+        for image in encoded.images:
+            image.pixels  # noqa: B018
+        if self.everything:
+            return Encoded(encoded.ids, [i != processor.image_token for i in encoded.ids], encoded.images)
+        if not any(encoded.learned):
+            raise InputError("the assistant says nothing in this conversation: there is nothing to learn")
+        return encoded
+
+    def batch(self, processor: Processor, encoded: Sequence[Encoded]) -> Batch:
+        return processor.batch(encoded)
+
+    def weight(self, batch: Batch) -> int:
+        assert batch.labels is not None
+        return int((batch.labels[:, 1:] != IGNORED).sum())
+
+    def loss(self, model: Any, batch: Batch) -> Tensor:
+        assert batch.labels is not None
+        if isinstance(model, Llava):
+            return next_token_loss(
+                model.hidden(batch.ids, batch.images, batch.pad), batch.labels, model.language.logits
+            )
+        return next_token_loss(model.hidden(batch.ids, batch.pad), batch.labels, model.logits)
+
+
+OBJECTIVES: dict[str, Objective] = {
+    "contrastive": Pairs(sigmoid=False),
+    "sigmoid": Pairs(sigmoid=True),
+    "contrastive_captioning": CaptionedPairs(sigmoid=False),
+    "answers": NextToken(everything=False),
+    "text": NextToken(everything=True),
+}
+
+
+def parameter_groups(model: nn.Module, stage: Stage) -> list[dict[str, Any]]:
+    """The trained parameters with their peak rates for AdamW; freezes the others.
+
+    Norms, biases and single numbers do not decay. Raises InputError for a part the model lacks.
+    """
+    rates: dict[str, float] = {}
+    for name, _ in model.named_parameters():
+        parts = [part for part in stage.rates if name == part or name.startswith(part + ".")]
+        rate = stage.rates[max(parts, key=len)] if parts else stage.rates.get("all", 0.0)
+        if rate:
+            rates[name] = rate
+    for part in stage.rates:
+        if part != "all" and not any(n == part or n.startswith(part + ".") for n, _ in model.named_parameters()):
+            raise InputError(
+                f"stage {stage.name!r} gives a rate to {part!r}, which the model lacks"
+                + suggest(part, {n.split(".")[0] for n, _ in model.named_parameters()})
+            )
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in rates)
+        if name in rates:
+            decay = stage.weight_decay if parameter.ndim > 1 else 0.0
+            groups.setdefault((rates[name], decay), []).append(parameter)
+    return [{"params": ps, "peak": rate, "lr": rate, "weight_decay": decay} for (rate, decay), ps in groups.items()]

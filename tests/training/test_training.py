@@ -1,0 +1,362 @@
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image as Pil
+
+import panmodal as pm
+from panmodal.data.sample import Sample, assistant, user
+from panmodal.errors import InputError, TrainingError
+from panmodal.training import Stage, losses, read_recipe, run_recipe, train
+from panmodal.training.loop import schedule
+from panmodal.training.stages import parameter_groups
+from panmodal.training.state import whole
+from panmodal.training.stream import sample_number
+from tests.families.small import small
+from tests.families.test_every_family import Four
+
+STAGE = {"name": "s", "objective": "answers", "data": "", "rates": {"all": 1e-3}, "steps": 8, "batch": 2}
+
+
+def stage(**more) -> Stage:
+    return Stage(**{**STAGE, **more})
+
+
+def run(family, source=None, resume=None, until=None, **more):
+    found = []
+    for step in train(family, source or Four(True), stage(**more), resume=resume):
+        found.append(step.loss)
+        if step.number == until:
+            break
+    return found
+
+
+# Losses
+
+
+def test_contrastive_loss_is_that_of_its_paper():
+    logits = torch.randn(5, 5)
+    target = torch.arange(5)
+    expected = (torch.nn.functional.cross_entropy(logits, target) + torch.nn.functional.cross_entropy(logits.T, target)) / 2
+    assert losses.contrastive_loss(logits) == pytest.approx(expected.item(), abs=1e-6)
+    assert losses.contrastive_loss(torch.zeros(5, 5)) == pytest.approx(math.log(5), abs=1e-6)
+
+
+def test_equal_texts_are_no_negatives():
+    alike = torch.eye(4)
+    alike[0, 1] = alike[1, 0] = 1
+    good = torch.where(alike > 0, 20.0, -20.0)
+    assert losses.contrastive_loss(good, alike) == pytest.approx(math.log(2) / 2, abs=1e-3)
+    assert losses.contrastive_loss(good) > losses.contrastive_loss(good, alike) - 1e-6
+
+
+def test_sigmoid_loss_is_that_of_its_paper():
+    logits = torch.randn(4, 4)
+    signs = 2 * torch.eye(4) - 1
+    expected = -torch.stack([torch.log(torch.sigmoid(s * z)) for s, z in zip(signs.flatten(), logits.flatten(), strict=True)])
+    assert losses.sigmoid_loss(logits) == pytest.approx(expected.sum().item() / 4, abs=1e-5)
+
+
+def test_next_token_loss_is_shifted_once_and_masked():
+    hidden = torch.randn(2, 6, 10)
+    labels = torch.randint(0, 10, (2, 6))
+    labels[0, :3] = -100
+    expected = torch.nn.functional.cross_entropy(hidden[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100)
+    assert losses.next_token_loss(hidden, labels, lambda h: h) == pytest.approx(expected.item(), abs=1e-6)
+
+
+# Stages
+
+
+def test_what_has_no_rate_is_frozen():
+    family = small("llava")
+    before = {n: p.clone() for n, p in family.model.named_parameters()}
+    run(family, rates={"connector": 1e-2}, steps=2)
+    for name, parameter in family.model.named_parameters():
+        assert torch.equal(parameter, before[name]) != name.startswith("connector."), name
+    run(family, rates={"connector": 1e-2, "language": 1e-2}, steps=2)
+    changed = {n.split(".")[0] for n, p in family.model.named_parameters() if not torch.equal(p, before[n])}
+    assert changed == {"connector", "language"}
+
+
+def test_the_nearest_part_gives_the_rate():
+    model = small("llava").model
+    groups = parameter_groups(model, stage(rates={"all": 1e-4, "language": 1e-3, "language.embed": 1e-5}, weight_decay=0.1))
+    rates = {id(p): (g["peak"], g["weight_decay"]) for g in groups for p in g["params"]}
+    assert rates[id(model.language.embed.vectors.weight)] == (1e-5, 0.1)
+    assert rates[id(model.language.body.norm.weight)] == (1e-3, 0.0)
+    assert rates[id(model.connector.up.weight)] == (1e-4, 0.1)
+
+
+def test_a_part_that_the_model_lacks():
+    with pytest.raises(InputError, match="'conector', which the model lacks; did you mean 'connector'"):
+        parameter_groups(small("llava").model, stage(rates={"conector": 1}))
+
+
+def test_the_schedule_rises_and_falls():
+    shares = [schedule(stage(steps=100, warmup=0.1, final=0.1), i) for i in range(100)]
+    assert shares[0] == 0.1 and shares[9] == 1.0 and shares[10] == 1.0
+    assert shares[10:] == sorted(shares[10:], reverse=True)
+    assert shares[-1] == pytest.approx(0.1, abs=0.01)
+
+
+# The loop
+
+
+def test_accumulating_is_one_large_batch():
+    """Also where the parts have unequal numbers of tokens to learn."""
+
+    def weights(**how):
+        family = small("llava")
+        run(family, steps=3, clip_norm=1e9, **how)
+        return torch.cat([p.detach().flatten() for p in family.model.parameters()])
+
+    torch.testing.assert_close(weights(batch=4), weights(batch=2, accumulate=2), rtol=0, atol=2e-4)
+
+
+def test_bfloat16_learns_too():
+    found = run(small("llava"), precision="bfloat16", steps=30, rates={"all": 3e-3})
+    assert found[-1] < 0.7 * found[0]
+
+
+def test_the_average_of_the_weights_is_kept():
+    family, plain = small("llama"), small("llama")
+    run(family, Four(False), ema=0.9)
+    run(plain, Four(False))
+    assert not torch.equal(family.model.head.weight, plain.model.head.weight)
+
+
+def test_a_loss_that_is_not_finite_changes_nothing_and_then_stops_the_run():
+    family = small("llama")
+    with torch.no_grad():
+        family.model.body.norm.weight[0] = torch.nan
+    before = [p.clone() for p in family.model.parameters()]
+    with pytest.raises(TrainingError, match="not been finite for 5 steps"):
+        run(family, Four(False))
+    assert all(torch.equal(a, b) or a.isnan().any() for a, b in zip(before, family.model.parameters(), strict=True))
+
+
+def test_resuming_continues_bit_for_bit(tmp_path):
+    whole_run = run(small("llava"), ema=0.99)
+    family = small("llava")
+    found = []
+    for step in train(family, Four(True), stage(ema=0.99)):
+        found.append(step.loss)
+        if step.number == 3:
+            step.save(tmp_path / "state")
+            break
+    other = small("llava", std=0.2)  # whatever the weights are, the state brings its own
+    found += run(other, resume=tmp_path / "state", ema=0.99)
+    assert found == whole_run
+    expected = small("llava")
+    run(expected, ema=0.99)
+    assert all(torch.equal(a, b) for a, b in zip(other.model.parameters(), expected.model.parameters(), strict=True))
+
+
+def test_a_damaged_state_is_not_resumed_from(tmp_path):
+    for step in train(small("llama"), Four(False), stage(steps=1)):
+        step.save(tmp_path / "state")
+    assert whole(tmp_path / "state")
+    file = tmp_path / "state" / "state.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    assert not whole(tmp_path / "state")
+    with pytest.raises(pm.CheckpointError, match="not a whole training state"):
+        run(small("llama"), Four(False), resume=tmp_path / "state")
+
+
+def test_every_sample_once_an_epoch_in_another_order_each():
+    source = Four(True)
+    epochs = [[sample_number(source, 7, 4 * e + i) for i in range(4)] for e in range(20)]
+    assert all(sorted(epoch) == [0, 1, 2, 3] for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > 5
+
+
+class Sometimes:
+    """A source in which some samples are bad."""
+
+    def __init__(self, size: int, bad: set[int]) -> None:
+        self.size, self.bad = size, bad
+
+    def sample(self, index: int) -> Sample:
+        if index in self.bad:
+            raise InputError(f"line {index + 1}: broken")
+        return Sample((user(f"number {index}"), assistant("yes")))
+
+
+def test_a_bad_sample_is_counted_and_skipped():
+    steps = list(train(small("llama"), Sometimes(400, {17}), stage(steps=100, batch=4)))
+    assert steps[-1].skipped == 1
+    assert steps[-1].run.position.skipped == {"line 18: broken": 1}
+    assert steps[-1].run.position.taken in (400, 401)
+
+
+def test_too_many_bad_samples_stop_the_run_with_the_reasons():
+    with pytest.raises(TrainingError, match=r"2 of \d+ samples could not be used, more than 1%: line .*: broken"):
+        list(train(small("llama"), Sometimes(40, set(range(0, 40, 4))), stage(steps=100)))
+
+
+# Recipes
+
+RECIPE = """
+name = "try"
+out = "{out}"
+save_every = 3
+
+[model]
+tokenizer = "playground"
+chat_template = "{{% for m in messages %}}{{{{ m['content'] }}}}</s>{{% endfor %}}"
+[model.config]
+model_type = "llama"
+vocab_size = 342
+hidden_size = 32
+intermediate_size = 64
+num_hidden_layers = 2
+num_attention_heads = 4
+max_position_embeddings = 512
+
+[[stages]]
+name = "words"
+objective = "text"
+data = "playground/text"
+rates = {{ all = 1e-3 }}
+steps = {steps}
+batch = 4
+
+[[stages]]
+kind = "instruct"
+data = "{data}"
+rates = {{ all = 1e-4 }}
+steps = 4
+batch = 4
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    def write(steps=6, data="playground/text", out=None):
+        path = tmp_path / "recipe.toml"
+        path.write_text(RECIPE.format(out=out or tmp_path / "out", steps=steps, data=data))
+        return path
+
+    return write
+
+
+def losses_of(out: Path) -> list[float]:
+    from panmodal.training.journal import read_log
+
+    return [loss for stage in read_log(out).values() for _, loss in sorted(stage.items())]
+
+
+def test_a_recipe_runs(recipe, tmp_path):
+    family = run_recipe(recipe(), quiet=True)
+    out = tmp_path / "out"
+    assert len(losses_of(out)) == 10
+    assert Pil.open(out / "loss.png").size == (960, 480)
+    again = pm.load(out / "model")
+    assert again.reply("red", max_tokens=5) == family.reply("red", max_tokens=5)
+
+
+def test_a_killed_run_goes_on_bit_for_bit(recipe, tmp_path):
+    """A real process, killed for good at a moment that nobody chose."""
+    expected = read_recipe(recipe(12), [f"out={tmp_path / 'whole'}"])
+    run_recipe(expected, quiet=True)
+    code = f"import torch; torch.set_num_threads(2); from panmodal.training import run_recipe; run_recipe({str(recipe(12))!r}, quiet=True)"
+    log = tmp_path / "out" / "log.jsonl"
+    for _ in range(3):
+        process = subprocess.Popen([sys.executable, "-c", code])
+        deadline, enough = time.monotonic() + 120, len(losses_of(tmp_path / "out")) + 4
+        while process.poll() is None and len(losses_of(tmp_path / "out")) < enough and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    run_recipe(recipe(12), quiet=True)
+    assert losses_of(tmp_path / "out") == losses_of(tmp_path / "whole")
+    assert log.exists()
+    ours, theirs = pm.load(tmp_path / "out" / "model"), pm.load(tmp_path / "whole" / "model")
+    assert all(torch.equal(a, b) for a, b in zip(ours.model.parameters(), theirs.model.parameters(), strict=True))
+
+
+def test_a_run_that_is_asked_to_stop_saves_first(recipe, tmp_path):
+    code = f"from panmodal.cli import main; import sys; sys.argv = ['panmodal', 'train', {str(recipe(10**6))!r}, '--json']; main()"
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while len(losses_of(tmp_path / "out")) < 4 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert "run the same command to go on" in err and "Traceback" not in err
+    number = len(losses_of(tmp_path / "out"))
+    assert whole(tmp_path / "out" / "states" / "0-words" / f"step-{number:07d}")
+
+
+def test_a_run_of_another_recipe_is_not_mixed_in(recipe, tmp_path):
+    run_recipe(recipe(1), quiet=True)
+    with pytest.raises(InputError, match="another recipe; name another out, or throw it away with --restart"):
+        run_recipe(recipe(2), quiet=True)
+    run_recipe(recipe(2), quiet=True, restart=True)
+    assert len(losses_of(tmp_path / "out")) == 6
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("stages.0.stps=3", "unknown key 'stages.0.stps'; did you mean 'steps'"),
+        ("sed=3", "unknown key 'sed'; did you mean 'seed'"),
+        ("model.vison=x", "unknown key 'model.vison'; did you mean 'vision'"),
+        ("stages.0.steps=many", "'stages.0.steps': Input should be a valid integer.*'many'"),
+        ("stages.0.steps=0", "steps is 0; it must be at least 1"),
+        ("stages.0.objective=anwers", "did you mean 'answers'"),
+        ("stages.1.kind=intsruct", "did you mean 'instruct'"),
+        ("stages.7.steps=1", "no such place"),
+        ("steps", "takes key=value"),
+        ("dtype=float64", "'dtype': Input should be 'float32', 'float16' or 'bfloat16'"),
+    ],
+)
+def test_a_mistake_in_a_recipe_is_named(change, message, recipe):
+    with pytest.raises(InputError, match=message):
+        read_recipe(recipe(), [change])
+
+
+def test_recipes_that_cannot_be_read(tmp_path):
+    with pytest.raises(InputError, match="cannot read the recipe"):
+        read_recipe(tmp_path / "none.toml")
+    (tmp_path / "a.toml").write_text("name = ")
+    with pytest.raises(InputError, match="is not TOML"):
+        read_recipe(tmp_path / "a.toml")
+    (tmp_path / "b.toml").write_text("name = 'x'")
+    with pytest.raises(InputError, match=r"needs \[\[stages\]\]"):
+        read_recipe(tmp_path / "b.toml")
+
+
+def test_data_that_is_not_there(recipe):
+    with pytest.raises(InputError, match="no data 'playground/txt': .*did you mean 'playground/text'"):
+        run_recipe(read_recipe(recipe(1), ["stages.0.data=playground/txt"]), quiet=True)
+
+
+@pytest.mark.parametrize("name", ["clip", "chat"])
+def test_the_recipes_that_are_shipped(name):
+    recipe = read_recipe(Path(__file__).parents[2] / "recipes" / "tiny" / f"{name}.toml")
+    assert recipe.name == f"tiny/{name}"
+
+
+def test_a_file_of_conversations_is_learned_from(recipe, tmp_path):
+    lines = [{"messages": [{"role": "user", "content": f"number {i}"}, {"role": "assistant", "content": "yes"}]} for i in range(150)]
+    file = tmp_path / "data.jsonl"
+    text = [json.dumps(line) for line in lines]
+    text[7] = text[7][:-9]
+    file.write_text("\n".join(text))
+    run_recipe(read_recipe(recipe(1, file), ["stages.1.steps=40"]), quiet=True)
+    last = json.loads((tmp_path / "out" / "log.jsonl").read_text().splitlines()[-1])
+    assert last["skipped"] == 1 and os.path.exists(tmp_path / "out" / "model")
