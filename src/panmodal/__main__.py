@@ -1,0 +1,5 @@
+"""`python -m panmodal`"""
+
+from panmodal.cli import main
+
+main()

@@ -1,0 +1,48 @@
+"""`panmodal eval`: a model's score on a task."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from panmodal.cli.shared import AllowPickle, Device, Json, load_model, print_json, progress
+
+NAME = "eval"
+EXAMPLE = "panmodal eval tiny/chat playground/vqa --split held-out --json"
+
+
+def run(
+    model: Annotated[str, typer.Argument(help="A built-in model, a folder, or owner/name[@revision] on the hub.")],
+    task: Annotated[str, typer.Argument(help="playground/vqa, playground/retrieval or playground/zero-shot.")],
+    split: Annotated[str, typer.Option(help="test, or held-out: attribute pairs that training never showed.")] = "test",
+    count: Annotated[
+        int | None, typer.Option(min=1, help="How many examples; by default the task's own number.")
+    ] = None,
+    pictures: Annotated[
+        str, typer.Option(help="own; or swapped or none, to see what answers owe to the picture.")
+    ] = "own",
+    device: Device = "cpu",
+    allow_pickle: AllowPickle = False,
+    json: Json = False,
+) -> None:
+    """Measure a model on a task."""
+    from panmodal.evaluation import evaluate
+
+    family = load_model(model, "model", device, allow_pickle)
+    with progress(task) as update:
+        report = evaluate(family, task, split=split, count=count, pictures=pictures, progress=update)
+    if json:
+        print_json(report.to_json())
+        return
+    print(f"{report.model} on {report.task}, split {report.split}, {report.examples} examples")
+    _print(report.metrics, "  ")
+
+
+def _print(metrics: dict[str, Any], indent: str) -> None:
+    for name, value in metrics.items():
+        if isinstance(value, dict):
+            print(f"{indent}{name}")
+            _print(value, indent + "  ")
+        else:
+            print(f"{indent}{name:32} {value:.4f}")

@@ -1,0 +1,37 @@
+"""`panmodal playground`: writes scenes to look at or to train on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from panmodal.cli.shared import Json, print_json, progress
+from panmodal.errors import InputError
+
+NAME = "playground"
+EXAMPLE = "panmodal playground scenes/ --count 100 --split held-out"
+
+
+def run(
+    out: Annotated[Path, typer.Argument(help="A new folder to write to.")],
+    count: Annotated[int, typer.Option(min=1, help="How many scenes.")] = 100,
+    split: Annotated[
+        str, typer.Option(help="train, test, or held-out: attribute pairs that training never shows.")
+    ] = "train",
+    size: Annotated[int, typer.Option(min=16, max=4096, help="The pictures' side, in pixels.")] = 96,
+    seed: Annotated[int, typer.Option(min=0, help="The first scene's seed; the others follow.")] = 0,
+    json: Json = False,
+) -> None:
+    """Write scenes: pictures, masks, a JSONL with captions, questions and conversations, and an overview."""
+    from panmodal.playground.export import export
+
+    if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
+        raise InputError(f"{out} is not empty; name a new folder")
+    with progress("writing scenes", count) as update:
+        export(out, count, split, size, seed, update)
+    if json:
+        print_json({"folder": str(out), "scenes": count, "split": split})
+    else:
+        print(f"{count} scenes in {out}: data.jsonl, pictures/, masks/, and overview.png to look at")

@@ -1,0 +1,115 @@
+"""What several commands share: options, inputs, progress and output."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from panmodal.errors import InputError
+
+if TYPE_CHECKING:
+    from panmodal.data.sample import Image
+
+PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".avif"}
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line, for programs.")]
+AllowPickle = Annotated[
+    bool, typer.Option("--allow-pickle", help="Read a pickle of plain weights, if there is nothing else.")
+]
+Device = Annotated[str, typer.Option(help="Where to run: cpu, cuda, mps.")]
+
+
+def model_option(default: str) -> Any:
+    """`--model` with a command's own default."""
+    return typer.Option(
+        default, "--model", "-m", help="A built-in model, a folder, or owner/name[@revision] on the hub."
+    )
+
+
+def load_model(name: str, kind: str, device: str, allow_pickle: bool) -> Any:
+    """Loads a model and makes sure that it can do what the command is for (`kind`: a verb it has)."""
+    from panmodal.families import load
+
+    if device != "cpu":
+        import torch
+
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            raise InputError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from None
+    model = load(name, device=device, allow_pickle=allow_pickle)
+    if not hasattr(model, kind):
+        raise InputError(
+            f"{name} is {type(model).__name__}, which does not {kind}; `panmodal models` lists what does what"
+        )
+    return model
+
+
+def pictures(places: Iterable[str]) -> Iterator[tuple[str, Image]]:
+    """Pictures from files, folders (searched through) and `-` (one picture's bytes on standard
+    input), with their names."""
+    from panmodal.data.sample import Image
+
+    for place in places:
+        if place == "-":
+            yield "-", Image(sys.stdin.buffer.read())
+            continue
+        for path in picture_files(Path(place)):
+            yield str(path), Image(path)
+
+
+def picture_files(path: Path) -> list[Path]:
+    """A file itself, or all pictures in a folder. Raises InputError if there is none."""
+    if not path.is_dir():
+        if not path.exists():
+            raise InputError(f"there is no file {path}")
+        return [path]
+    found = sorted(p for p in path.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES and p.is_file())
+    if not found:
+        raise InputError(f"the folder {path} has no pictures in it")
+    return found
+
+
+def lines(texts: Iterable[str]) -> list[str]:
+    """Texts given as arguments; `-` stands for the lines of standard input."""
+    found: list[str] = []
+    for text in texts:
+        found += [line.rstrip("\n") for line in sys.stdin] if text == "-" else [text]
+    return found
+
+
+def print_json(content: Any) -> None:
+    print(json.dumps(content, ensure_ascii=False), flush=True)
+
+
+@contextmanager
+def progress(what: str, total: int | None = None) -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error that shows itself after two seconds; call it with (done, total)."""
+    import time
+
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    bar = Progress(console=console, transient=True, disable=not console.is_terminal)
+    task = bar.add_task(what, total=total)
+    began, shown = time.monotonic(), False
+
+    def update(done: int, of: int) -> None:
+        nonlocal shown
+        if not shown and time.monotonic() - began > 2:
+            bar.start()
+            shown = True
+        bar.update(task, completed=done, total=of)
+
+    try:
+        yield update
+    finally:
+        if shown:
+            bar.stop()

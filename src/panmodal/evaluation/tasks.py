@@ -1,0 +1,156 @@
+"""Tasks by name. Each takes a model, a split and a number of examples, and returns its metrics."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from panmodal.data.sample import Image, Message, user
+from panmodal.errors import InputError, suggest
+from panmodal.evaluation.metrics import accuracy, exact_match, recall_at
+from panmodal.families import Chat, Contrastive, Family
+from panmodal.playground import HELD_OUT, KINDS, SEEN, SPLITS, Question, caption, make_scene, questions, render
+from panmodal.playground.world import PAIRS, Scene, single_object_scene
+
+Progress = Callable[[int, int], None]  # examples done, of how many
+PICTURES = ("own", "swapped", "none")
+
+
+@dataclass(frozen=True)
+class Report:
+    """The outcome of one task."""
+
+    model: str
+    task: str
+    split: str
+    examples: int
+    metrics: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How a task is to be run. `pictures` other than the question's "own" show what an answer owes to
+    them: "swapped" for another scene's, or "none"."""
+
+    split: str
+    count: int
+    pictures: str
+    progress: Progress
+
+
+def evaluate(
+    model: Family[Any],
+    task: str,
+    *,
+    split: str = "test",
+    count: int | None = None,
+    pictures: str = "own",
+    progress: Progress = lambda done, total: None,
+) -> Report:
+    """Runs a task on a model.
+
+    The scenes of `test` and `held-out` are of seeds that training never uses; `count` is how many
+    examples, by default as many as the task's published figures are for.
+    """
+    if task not in TASKS:
+        raise InputError(f"unknown task {task!r}{suggest(task, TASKS)}")
+    kind, run, usual = TASKS[task]
+    if not isinstance(model, kind):
+        raise InputError(f"{task} asks for a {kind.__name__} model, and {model.name} is {type(model).__name__}")
+    if split not in SPLITS:
+        raise InputError(f"unknown split {split!r}{suggest(split, SPLITS)}")
+    if pictures not in PICTURES:
+        raise InputError(f"unknown pictures {pictures!r}{suggest(pictures, PICTURES)}")
+    examples, metrics = run(model, Asked(split, count or usual, pictures, progress))
+    return Report(model.name, task, split, examples, metrics)
+
+
+def _vqa(model: Chat[Any], asked: Asked) -> tuple[int, dict[str, Any]]:
+    """Exact match on questions about scenes, every kind equally often.
+
+    `question_only` is what one reaches who always gives a kind's most common answer.
+    """
+    right: dict[str, list[bool]] = defaultdict(list)
+    answers: dict[str, Counter[str]] = defaultdict(Counter)
+    batch: list[tuple[Question, list[Message]]] = []
+    for done, (scene, question) in enumerate(_questions(asked), 1):
+        shown = {"own": scene, "swapped": make_scene(scene.seed + 1, scene.split), "none": None}[asked.pictures]
+        parts = [Image(render(shown))] if shown else []
+        batch.append((question, [user(*parts, question.text)]))
+        if len(batch) == 64 or done == asked.count:
+            replies = model.reply_all([conversation for _, conversation in batch], rows=64, max_tokens=8)
+            for (q, _), reply in zip(batch, replies, strict=True):
+                right[q.kind].append(exact_match(reply.text, q.answer))
+                answers[q.kind][q.answer] += 1
+            batch = []
+            asked.progress(done, asked.count)
+    every = [r for rs in right.values() for r in rs]
+    metrics = {
+        "accuracy": _share(every),
+        "by_kind": {kind: _share(right[kind]) for kind in KINDS if kind in right},
+        "question_only": _share([c == max(a.values()) for a in answers.values() for c in a.values() for _ in range(c)]),
+    }
+    return len(every), metrics
+
+
+def _questions(asked: Asked) -> Iterator[tuple[Scene, Question]]:
+    seed = 0
+    for i in range(asked.count):
+        kind = list(KINDS)[i % len(KINDS)]
+        found: list[Question] = []
+        while not found:
+            scene = make_scene(seed, asked.split)
+            found = questions(scene, 1, kinds=(kind,))
+            seed += 1
+        yield scene, found[0]
+
+
+def _retrieval(model: Contrastive, asked: Asked, gallery: int = 100) -> tuple[int, dict[str, Any]]:
+    """Pictures and detailed captions, each found by the other among a hundred."""
+    hits: dict[str, list[bool]] = defaultdict(list)
+    for start in range(0, asked.count, gallery):
+        scenes = [make_scene(seed, asked.split) for seed in range(start, start + gallery)]
+        captions = [caption(scene, "detailed") for scene in scenes]
+        likeness = model.embed([Image(render(s)) for s in scenes]) @ model.embed(captions).T
+        fits = torch.tensor([[a == b for a in captions] for b in captions])
+        for k in (1, 5):
+            hits[f"image_to_text_recall_at_{k}"] += recall_at(k, likeness, fits).tolist()
+            hits[f"text_to_image_recall_at_{k}"] += recall_at(k, likeness.T, fits).tolist()
+        asked.progress(min(start + gallery, asked.count), asked.count)
+    metrics = {name: _share(h) for name, h in hits.items()}
+    metrics["recall_at_1"] = (metrics["image_to_text_recall_at_1"] + metrics["text_to_image_recall_at_1"]) / 2
+    return len(hits["image_to_text_recall_at_1"]), metrics
+
+
+def _zero_shot(model: Contrastive, asked: Asked) -> tuple[int, dict[str, Any]]:
+    """One object, named among all 48 pairs of colour and shape; the object's pair is one that training
+    showed, or, in the held-out split, one that it never did."""
+    names = [f"{colour} {shape}" for colour, shape in PAIRS]
+    labels = model.embed_labels(names)
+    shown = sorted(HELD_OUT) if asked.split == "held-out" else SEEN
+    scores, target = [], []
+    for start in range(0, asked.count, 64):
+        some = [(seed, *shown[seed % len(shown)]) for seed in range(start, min(start + 64, asked.count))]
+        scores.append(model.embed([Image(render(single_object_scene(s, c, h))) for s, c, h in some]) @ labels.T)
+        target += [names.index(f"{c} {h}") for _, c, h in some]
+        asked.progress(len(target), asked.count)
+    return len(target), {"accuracy": accuracy(torch.cat(scores), torch.tensor(target))}
+
+
+def _share(hits: list[bool]) -> float:
+    return sum(hits) / len(hits)
+
+
+# name -> the family that it is for, the function, the usual number of examples
+TASKS: dict[str, tuple[type[Family[Any]], Callable[[Any, Asked], tuple[int, dict[str, Any]]], int]] = {
+    "playground/vqa": (Chat, _vqa, 2800),
+    "playground/retrieval": (Contrastive, _retrieval, 2000),
+    "playground/zero-shot": (Contrastive, _zero_shot, 2000),
+}

@@ -1,0 +1,1 @@
+"""Inference beyond a single call: galleries of embedded pictures."""

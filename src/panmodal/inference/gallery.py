@@ -1,0 +1,91 @@
+"""A gallery: pictures embedded once, and searched by text or picture."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from panmodal.data.sample import Image
+from panmodal.errors import InputError
+from panmodal.families import Family
+
+TOGETHER = 64
+
+
+def cache_folder() -> Path:
+    """`$PANMODAL_CACHE`, or panmodal's folder in the user's cache."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("PANMODAL_CACHE") or Path(base) / "panmodal")
+
+
+class Gallery:
+    """Embeddings of picture files by a model that embeds.
+
+    They are kept on disk, keyed by the file's content and the model's fingerprint (weights and
+    preprocessing), so that a changed picture or model is embedded anew.
+    """
+
+    def __init__(self, family: Family[Any], folder: Path | None = None) -> None:
+        self.family = family
+        self.file = (folder or cache_folder()) / "embeddings" / f"{family.fingerprint()}.safetensors"
+        self.vectors: dict[str, Tensor] = _read(self.file)
+        self.paths: dict[Path, str] = {}  # to the digest of the content
+
+    def add(self, paths: Sequence[Path], progress: Callable[[int, int], None] = lambda done, of: None) -> list[str]:
+        """Adds files, embedding what is new; returns why files were left out."""
+        skipped: list[str] = []
+        digests = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+        new = {digest: path for path, digest in digests.items() if digest not in self.vectors}
+        waiting = list(new.items())
+        for start in range(0, len(waiting), TOGETHER):
+            images = {}
+            for digest, path in waiting[start : start + TOGETHER]:
+                image = Image(path)
+                try:
+                    image.pixels  # noqa: B018
+                except InputError as error:
+                    skipped.append(str(error))
+                    continue
+                images[digest] = image
+            if images:
+                self.vectors |= zip(images, self.family.embed(list(images.values())), strict=True)  # type: ignore[attr-defined]
+            progress(min(start + TOGETHER, len(waiting)), len(waiting))
+        if waiting:
+            _write(self.file, self.vectors)
+        self.paths |= {path: digest for path, digest in digests.items() if digest in self.vectors}
+        return skipped
+
+    def search(self, query: Image | str, top: int) -> list[tuple[Path, float]]:
+        """The `top` files most like a text or a picture, with their cosines, best first."""
+        if not self.paths:
+            raise InputError("there is no picture to search through")
+        wanted = self.family.embed([query])[0]  # type: ignore[attr-defined]
+        scores = torch.stack([self.vectors[digest] for digest in self.paths.values()]) @ wanted
+        best = scores.topk(min(top, len(scores)))
+        paths = list(self.paths)
+        return [(paths[i], s) for i, s in zip(best.indices.tolist(), best.values.tolist(), strict=True)]
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(file, framework="pt") as stored:
+            keys = json.loads(stored.metadata()["keys"])
+            return dict(zip(keys, stored.get_tensor("vectors"), strict=True))
+    except (OSError, SafetensorError, KeyError, ValueError):  # none yet, or damaged: embedded anew
+        return {}
+
+
+def _write(file: Path, vectors: dict[str, Tensor]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    fresh = file.with_suffix(f".{os.getpid()}.new")
+    save_file({"vectors": torch.stack(list(vectors.values()))}, fresh, {"keys": json.dumps(list(vectors))})
+    fresh.replace(file)
