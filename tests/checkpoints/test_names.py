@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from panmodal.checkpoints import names
 from panmodal.checkpoints.names import SPARE, To, settle, to_ours, to_theirs, under
 
-TABLES = {name: table for name, table in vars(names).items() if isinstance(table, dict) and name.isupper() and name[0] != "_"}
+TABLES = {
+    name: table for name, table in vars(names).items() if isinstance(table, dict) and name.isupper() and name[0] != "_"
+}
 
 
 @pytest.mark.parametrize("table", TABLES)

@@ -75,7 +75,18 @@ def test_ask(command, models, scenes):
     assert one.code == 0 and len(one.out.splitlines()) == 1
     many = command("ask", scenes, "how many?", "--model", models / "llava", "--max-tokens", 5)
     assert [line.partition(":")[0] for line in many.out.splitlines()] == [str(scenes / f"{i}.png") for i in range(6)]
-    told = command("ask", scenes / "0.png", scenes / "1.png", "same?", "--model", models / "llava", "--together", "--json", "--max-tokens", 5)
+    told = command(
+        "ask",
+        scenes / "0.png",
+        scenes / "1.png",
+        "same?",
+        "--model",
+        models / "llava",
+        "--together",
+        "--json",
+        "--max-tokens",
+        5,
+    )
     answer = json.loads(told.out)
     assert len(answer["images"]) == 2 and answer["question"] == "same?" and "answer" in answer
 
@@ -138,7 +149,9 @@ def test_classify(command, models, scenes):
     result = command("classify", scenes, "--labels", "red circle, blue star,", "--model", models / "clip", "--json")
     lines = [json.loads(line) for line in result.out.splitlines()]
     assert len(lines) == 6 and sum(lines[0]["labels"].values()) == pytest.approx(1)
-    shown = command("classify", scenes / "0.png", "--labels", "red circle, blue star", "--top", 1, "--model", models / "clip")
+    shown = command(
+        "classify", scenes / "0.png", "--labels", "red circle, blue star", "--top", 1, "--model", models / "clip"
+    )
     assert len(shown.out.splitlines()) == 1 and "%" in shown.out
     one_line_error(command("classify", scenes / "0.png", "--model", models / "clip"), "--labels")
 
@@ -148,7 +161,9 @@ def test_search_keeps_what_it_embedded(command, models, scenes, tmp_path, monkey
 
     embedded = []
     embed = Contrastive.embed
-    monkeypatch.setattr(Contrastive, "embed", lambda self, items, *a: embedded.append(len(items)) or embed(self, items, *a))
+    monkeypatch.setattr(
+        Contrastive, "embed", lambda self, items, *a: embedded.append(len(items)) or embed(self, items, *a)
+    )
     first = command("search", scenes, scenes / "2.png", "--top", 3, "--model", models / "clip", "--json")
     found = [json.loads(line) for line in first.out.splitlines()]
     assert found[0]["image"] == str(scenes / "2.png") and found[0]["score"] == pytest.approx(1, abs=1e-4)
@@ -218,7 +233,9 @@ def test_a_huge_png(command, models, tmp_path):
 
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0))
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", b""))
-    one_line_error(command("ask", tmp_path / "a.png", "?", "--model", models / "llava"), "a.png", "pixels; the limit is")
+    one_line_error(
+        command("ask", tmp_path / "a.png", "?", "--model", models / "llava"), "a.png", "pixels; the limit is"
+    )
 
 
 @pytest.mark.parametrize("name", ["tiny/cpli", "llava-hf/llava-1.5-7b", "./nowhere", "Qwen/Qwen2.5-0.5B-Instrukt"])

@@ -24,7 +24,10 @@ def test_llava_records(tmp_path):
 
 
 def test_several_pictures_stand_where_their_placeholders_are(tmp_path):
-    turns = [{"from": "human", "value": "<image> before, <image> after: what changed?"}, {"from": "gpt", "value": "It."}]
+    turns = [
+        {"from": "human", "value": "<image> before, <image> after: what changed?"},
+        {"from": "gpt", "value": "It."},
+    ]
     sample = from_llava({"image": ["a.jpg", "b.jpg"], "conversations": turns}, tmp_path)
     kinds = [p.name[-5:] if isinstance(p, Image) else p.text for p in sample.messages[0].parts]
     assert kinds == ["a.jpg", "before,", "b.jpg", "after: what changed?"]

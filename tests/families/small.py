@@ -14,7 +14,7 @@ from panmodal.transformer import initialise
 PICTURES = {"image_processor_type": "SiglipImageProcessor", "size": {"height": 32, "width": 32}}
 TOWER = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64)
 SEEN = dict(**TOWER, image_size=32, patch_size=8)
-READ = dict(**TOWER, vocab_size=342, max_position_embeddings=64, eos_token_id=3)
+READ = dict(**TOWER, vocab_size=342, max_position_embeddings=96, eos_token_id=3)
 SPOKEN = dict(**TOWER, vocab_size=342, max_position_embeddings=256, tie_word_embeddings=True)
 
 CONFIGS = {

@@ -37,7 +37,9 @@ class Four:
 
 def output(family, name):
     """What the family's model makes of a picture and a text, as one vector."""
-    images = family.processor.pictures([scene_picture(0), scene_picture(1)]) if name not in ("bert", *CHATS[:4]) else None
+    images = (
+        family.processor.pictures([scene_picture(0), scene_picture(1)]) if name not in ("bert", *CHATS[:4]) else None
+    )
     model = family.model
     if name in ("clip", "siglip"):
         batch = family.processor.texts(["a red circle", "two blue stars and a green square"])

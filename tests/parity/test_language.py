@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
+import panmodal as pm
 from panmodal.generate import Sampling, generate
 from tests.parity.reference import LANGUAGE_MODELS, close, load, tokens, write
 
@@ -59,3 +62,17 @@ def test_generation(pair, beams):
     out = list(generate(ours, ids, ours.embed.words(ids), sampling))
     expected = theirs.generate(ids, max_new_tokens=32, num_beams=beams, do_sample=False, pad_token_id=0)
     assert torch.stack(out, 1).tolist() == expected[:, 6:].tolist()
+
+
+def test_a_real_trained_model_goes_on_as_published(fixtures):
+    folder = fixtures / "stories260K"
+    expected = json.loads((folder / "expected.json").read_text())
+    chat = pm.load(folder)
+    ids = chat.processor.tokenizer.encode(expected["prompt"])
+    assert ids == expected["greedy_120_ids"][: len(ids)]
+    prompt = torch.tensor([ids])
+    sampling = Sampling(max_tokens=len(expected["greedy_120_ids"]) - len(ids))
+    new = [int(t) for t in generate(chat.model, prompt, chat.model.embed.words(prompt), sampling)]
+    assert ids + new == expected["greedy_120_ids"]
+    text = chat.reply(expected["prompt"], max_tokens=len(new)).text
+    assert "<s> " + expected["prompt"] + text == expected["text"]

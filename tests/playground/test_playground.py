@@ -123,7 +123,9 @@ def test_answers_are_what_programs_find_and_pictures_show():
                 things = scene.objects
                 if q.kind in ("existence", "absent"):
                     wanted = q.program[1][1]
-                    assert (q.answer == "yes") == any(all(getattr(t, a) == v for a, v in wanted.items()) for t in things)
+                    assert (q.answer == "yes") == any(
+                        all(getattr(t, a) == v for a, v in wanted.items()) for t in things
+                    )
                 elif q.kind == "total":
                     assert int(q.answer) == len(things)
                 elif q.kind == "count":
@@ -204,7 +206,12 @@ def test_programs_name_their_mistakes():
 
 
 def test_scenes_are_told_from_photographs(fixtures):
-    assert all(is_scene(Pil.fromarray(render(make_scene(seed, split), size))) for seed in range(60) for split in SPLITS for size in (96, 224))
+    assert all(
+        is_scene(Pil.fromarray(render(make_scene(seed, split), size)))
+        for seed in range(60)
+        for split in SPLITS
+        for size in (96, 224)
+    )
     photos = [pm.Image(path).pixels for path in (fixtures / "photos").glob("*.jpg")]
     assert sum(is_scene(photo) for photo in photos) <= len(photos) // 20
 

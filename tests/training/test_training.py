@@ -46,7 +46,9 @@ def run(family, source=None, resume=None, until=None, **more):
 def test_contrastive_loss_is_that_of_its_paper():
     logits = torch.randn(5, 5)
     target = torch.arange(5)
-    expected = (torch.nn.functional.cross_entropy(logits, target) + torch.nn.functional.cross_entropy(logits.T, target)) / 2
+    expected = (
+        torch.nn.functional.cross_entropy(logits, target) + torch.nn.functional.cross_entropy(logits.T, target)
+    ) / 2
     assert losses.contrastive_loss(logits) == pytest.approx(expected.item(), abs=1e-6)
     assert losses.contrastive_loss(torch.zeros(5, 5)) == pytest.approx(math.log(5), abs=1e-6)
 
@@ -62,7 +64,9 @@ def test_equal_texts_are_no_negatives():
 def test_sigmoid_loss_is_that_of_its_paper():
     logits = torch.randn(4, 4)
     signs = 2 * torch.eye(4) - 1
-    expected = -torch.stack([torch.log(torch.sigmoid(s * z)) for s, z in zip(signs.flatten(), logits.flatten(), strict=True)])
+    expected = -torch.stack(
+        [torch.log(torch.sigmoid(s * z)) for s, z in zip(signs.flatten(), logits.flatten(), strict=True)]
+    )
     assert losses.sigmoid_loss(logits) == pytest.approx(expected.sum().item() / 4, abs=1e-5)
 
 
@@ -70,7 +74,9 @@ def test_next_token_loss_is_shifted_once_and_masked():
     hidden = torch.randn(2, 6, 10)
     labels = torch.randint(0, 10, (2, 6))
     labels[0, :3] = -100
-    expected = torch.nn.functional.cross_entropy(hidden[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100)
+    expected = torch.nn.functional.cross_entropy(
+        hidden[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100
+    )
     assert losses.next_token_loss(hidden, labels, lambda h: h) == pytest.approx(expected.item(), abs=1e-6)
 
 
@@ -90,7 +96,9 @@ def test_what_has_no_rate_is_frozen():
 
 def test_the_nearest_part_gives_the_rate():
     model = small("llava").model
-    groups = parameter_groups(model, stage(rates={"all": 1e-4, "language": 1e-3, "language.embed": 1e-5}, weight_decay=0.1))
+    groups = parameter_groups(
+        model, stage(rates={"all": 1e-4, "language": 1e-3, "language.embed": 1e-5}, weight_decay=0.1)
+    )
     rates = {id(p): (g["peak"], g["weight_decay"]) for g in groups for p in g["params"]}
     assert rates[id(model.language.embed.vectors.weight)] == (1e-5, 0.1)
     assert rates[id(model.language.body.norm.weight)] == (1e-3, 0.0)
@@ -352,7 +360,10 @@ def test_the_recipes_that_are_shipped(name):
 
 
 def test_a_file_of_conversations_is_learned_from(recipe, tmp_path):
-    lines = [{"messages": [{"role": "user", "content": f"number {i}"}, {"role": "assistant", "content": "yes"}]} for i in range(150)]
+    lines = [
+        {"messages": [{"role": "user", "content": f"number {i}"}, {"role": "assistant", "content": "yes"}]}
+        for i in range(150)
+    ]
     file = tmp_path / "data.jsonl"
     text = [json.dumps(line) for line in lines]
     text[7] = text[7][:-9]

@@ -1,0 +1,60 @@
+"""Metrics against values worked out by hand, and what a report holds."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import panmodal as pm
+from panmodal.evaluation import TASKS
+from panmodal.evaluation.metrics import accuracy, exact_match, normalised, recall_at
+from panmodal.playground import KINDS
+from tests.families.small import small
+
+
+def test_answers_are_compared_as_people_read_them():
+    assert normalised("  Two  red\ncircles. ") == "two red circles"
+    assert exact_match("Yes.", "yes") and exact_match('"2"', "2")
+    assert not exact_match("22", "2") and not exact_match("", "no")
+
+
+def test_recall():
+    similarity = torch.tensor([[0.9, 0.5, 0.1], [0.8, 0.2, 0.6], [0.3, 0.2, 0.1]])
+    fits = torch.eye(3, dtype=torch.bool)
+    assert recall_at(1, similarity, fits).tolist() == [True, False, False]
+    assert recall_at(2, similarity, fits).tolist() == [True, False, False]
+    assert recall_at(9, similarity, fits).tolist() == [True, True, True]
+    fits[1, 0] = True  # a second item that fits counts as much
+    assert recall_at(1, similarity, fits).tolist() == [True, True, False]
+
+
+def test_accuracy():
+    scores = torch.tensor([[0.1, 0.9], [0.8, 0.2], [0.4, 0.6]])
+    assert accuracy(scores, torch.tensor([1, 0, 0])) == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_report(task):
+    model = small("llava" if task.endswith("vqa") else "clip", std=0.3)
+    seen: list[tuple[int, int]] = []
+    report = pm.evaluate(model, task, split="held-out", count=100, progress=lambda done, of: seen.append((done, of)))
+    told = report.to_json()
+    assert told["task"] == task and told["split"] == "held-out" and told["examples"] == 100
+    assert all(0 <= v <= 1 for v in told["metrics"].values() if not isinstance(v, dict))
+    assert seen[-1] == (100, 100)
+    assert pm.evaluate(model, task, split="held-out", count=100).to_json() == told
+
+
+def test_every_kind_is_asked_equally_often():
+    report = pm.evaluate(small("llava"), "playground/vqa", count=len(KINDS))
+    assert set(report.metrics["by_kind"]) == set(KINDS)
+    assert report.metrics["question_only"] == 1.0  # of a single question a kind
+
+
+def test_what_cannot_be_run():
+    with pytest.raises(pm.InputError, match="did you mean 'playground/vqa'"):
+        pm.evaluate(small("llava"), "playground/vq")
+    with pytest.raises(pm.InputError, match="asks for a Contrastive model"):
+        pm.evaluate(small("llava"), "playground/zero-shot")
+    with pytest.raises(pm.InputError, match="unknown pictures"):
+        pm.evaluate(small("llava"), "playground/vqa", pictures="other")
