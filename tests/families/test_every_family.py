@@ -81,7 +81,7 @@ def test_overfits_four_samples(name):
     objective = STAGES.get(name, "answers")
     if not objective:
         return overfit_tower(family, name)
-    rate, count = (3e-3, 200) if objective == "answers" else (1e-3, 150)
+    rate, count = (3e-3, 200) if objective == "answers" else (2e-3, 250)
     stage = Stage("four", objective, "", {"all": rate}, steps=count, batch=4, warmup=0.1)
     steps = list(train(family, Four(with_picture=objective != "answers" or name.startswith("llava")), stage))
     assert steps[-1].loss < 0.1 * steps[0].loss
@@ -177,7 +177,8 @@ def test_the_second_question_costs_the_question_alone(monkeypatch):
     family.reply(first, max_tokens=4)
     family.reply([user(picture, "where is the star?")], max_tokens=4)
     assert seen == [1]
-    assert asked[1] < 10 < 16 < asked[0]
+    assert asked[0] > 16
+    assert asked[1] < 10
 
 
 def test_streaming_says_what_replying_does():

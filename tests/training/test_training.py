@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import signal
 import subprocess
 import sys
@@ -16,9 +15,10 @@ from PIL import Image as Pil
 import panmodal as pm
 from panmodal.data.sample import Sample, assistant, user
 from panmodal.errors import InputError, TrainingError
+from panmodal.playground.speech import region_sample
 from panmodal.training import Stage, losses, read_recipe, run_recipe, train
 from panmodal.training.loop import schedule
-from panmodal.training.stages import parameter_groups
+from panmodal.training.stages import OBJECTIVES, parameter_groups
 from panmodal.training.state import whole
 from panmodal.training.stream import sample_number
 from tests.families.small import small
@@ -68,6 +68,25 @@ def test_sigmoid_loss_is_that_of_its_paper():
         [torch.log(torch.sigmoid(s * z)) for s, z in zip(signs.flatten(), logits.flatten(), strict=True)]
     )
     assert losses.sigmoid_loss(logits) == pytest.approx(expected.sum().item() / 4, abs=1e-5)
+
+
+class Named:
+    """Four scenes with a box and a phrase for every object."""
+
+    size = 4
+
+    def sample(self, index):
+        return region_sample(index)
+
+
+def test_objects_are_told_apart_by_their_phrases():
+    family = small("clip", std=0.05)
+    stage = Stage("four", "regions", "", {"all": 2e-3}, steps=120, batch=4)
+    losses = [step.loss for step in train(family, Named(), stage)]
+    assert losses[-1] < 0.2 * losses[0]
+    broken = Sample(Named().sample(0).messages, {"objects": [{"box": [1, 2]}]})
+    with pytest.raises(InputError, match="a box of four numbers and a phrase"):
+        OBJECTIVES["regions"].encode(family.processor, broken)
 
 
 def test_next_token_loss_is_shifted_once_and_masked():
@@ -370,4 +389,4 @@ def test_a_file_of_conversations_is_learned_from(recipe, tmp_path):
     file.write_text("\n".join(text))
     run_recipe(read_recipe(recipe(1, file), ["stages.1.steps=40"]), quiet=True)
     last = json.loads((tmp_path / "out" / "log.jsonl").read_text().splitlines()[-1])
-    assert last["skipped"] == 1 and os.path.exists(tmp_path / "out" / "model")
+    assert last["skipped"] == 1 and (tmp_path / "out" / "model").exists()

@@ -10,8 +10,8 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 from panmodal.data.sample import Image, Sample, assistant, user
 from panmodal.data.tokens import Tokenizer
 from panmodal.playground.questions import questions
-from panmodal.playground.render import render
-from panmodal.playground.words import LEVELS, caption
+from panmodal.playground.render import boxes, render
+from panmodal.playground.words import LEVELS, caption, full_name, one
 from panmodal.playground.world import make_scene, pick, random_source
 
 DESCRIBE = {  # what asks for each level of caption
@@ -29,6 +29,15 @@ def caption_sample(seed: int, split: str = "train") -> Sample:
     level = pick(rng, LEVELS)
     asked = pick(rng, DESCRIBE[level])
     return Sample((user(Image(render(scene)), asked), assistant(caption(scene, level))), {"level": level})
+
+
+def region_sample(seed: int, split: str = "train") -> Sample:
+    """A picture, and a box and a phrase for every object in it."""
+    scene = make_scene(seed, split)
+    named = zip(scene.objects, boxes(scene).tolist(), strict=True)
+    return Sample(
+        (user(Image(render(scene))),), {"objects": [{"box": box, "phrase": one(full_name(o))} for o, box in named]}
+    )
 
 
 def instruction_sample(seed: int, split: str = "train") -> Sample:

@@ -123,6 +123,56 @@ class CaptionedPairs(Pairs):
         return self.contrast(model, images, texts, batch) + torch.stack(said).sum() / words
 
 
+@dataclass(frozen=True)
+class Regions(Pairs):
+    """Objects in their boxes, and the phrases that name them, told apart (RegionCLIP, Zhong et al., 2022).
+
+    A sample's `objects` each have a `box` (x0 y0 x1 y1 in pixels) and a `phrase`. An object is the mean
+    of the image tokens that its box covers. Fine detail that a whole caption teaches slowly, such as
+    shape, is learned in a fraction of the steps.
+    """
+
+    def encode(self, processor: Processor, sample: Sample) -> Any:
+        objects = sample.about.get("objects")
+        if not sample.images or not objects:
+            raise InputError("a sample of regions needs a picture, and objects with a box and a phrase")
+        if processor.images.shortest is not None:
+            raise InputError(
+                "this model crops its pictures, so that boxes may fall outside: regions need one that does not"
+            )
+        width, height = sample.images[0].pixels.size
+        try:
+            found = [
+                ([x0 / width, y0 / height, x1 / width, y1 / height], str(o["phrase"]))
+                for o in objects
+                for x0, y0, x1, y1 in [o["box"]]
+            ]
+        except (KeyError, TypeError, ValueError):
+            raise InputError("an object needs a box of four numbers and a phrase") from None
+        return sample.images[0], found
+
+    def batch(self, processor: Processor, encoded: Sequence[Any]) -> Batch:
+        texts = processor.texts([phrase for _, found in encoded for _, phrase in found], truncate=True)
+        boxes = [[float(i), *box] for i, (_, found) in enumerate(encoded) for box, _ in found]
+        pictures = processor.pictures([image for image, _ in encoded])
+        return Batch(texts.ids, texts.pad, images=pictures, regions=torch.tensor(boxes))
+
+    def loss(self, model: Any, batch: Batch) -> Tensor:
+        assert batch.regions is not None
+        grid = model.image.embed.grid
+        tokens = model.image(batch.images)[:, -(grid**2) :]  # [N, P, D], without the class token
+        edges = torch.arange(grid + 1, device=tokens.device) / grid
+        low, high = batch.regions[:, 1:3, None], batch.regions[:, 3:5, None]  # [R, 2, 1]
+        covered = (torch.minimum(high, edges[1:]) - torch.maximum(low, edges[:-1])).clamp(min=0)  # [R, 2, grid]
+        share = (covered[:, 1, :, None] * covered[:, 0, None]).flatten(1)  # [R, P]
+        share = share / share.sum(dim=1, keepdim=True)
+        objects = torch.einsum("rp,rpd->rd", share.to(tokens.dtype), tokens[batch.regions[:, 0].long()])
+        vectors = model.image_projection(model.image.pool(objects[:, None]))
+        pad = torch.ones_like(batch.ids, dtype=torch.bool) if batch.pad is None else batch.pad
+        texts = [(torch.arange(len(batch.ids), device=tokens.device), model.embed_texts(batch.ids, pad))]
+        return self.contrast(model, vectors, texts, batch)
+
+
 def _by_length(batch: Batch, groups: int = 4) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """The texts of a batch in groups of like length, so that little is spent on padding: which rows,
     their ids and their pad."""
@@ -169,6 +219,7 @@ OBJECTIVES: dict[str, Objective] = {
     "contrastive": Pairs(sigmoid=False),
     "sigmoid": Pairs(sigmoid=True),
     "contrastive_captioning": CaptionedPairs(sigmoid=False),
+    "regions": Regions(sigmoid=False),
     "answers": NextToken(everything=False),
     "text": NextToken(everything=True),
 }

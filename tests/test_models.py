@@ -1,0 +1,76 @@
+"""The models that are shipped, and what README.md says of them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import panmodal as pm
+from panmodal.checkpoints.hub import BUILT_IN, built_in
+from panmodal.playground import make_scene, render
+
+ROOT = Path(__file__).parents[1]
+SCENE = ROOT / "examples" / "scene.png"
+
+
+@pytest.fixture(scope="module")
+def chat():
+    return pm.load("tiny/chat")
+
+
+def test_they_are_small_and_have_cards():
+    assert built_in() == ["tiny/chat", "tiny/clip"]
+    for name in built_in():
+        assert sum(f.stat().st_size for f in (BUILT_IN / name).iterdir()) <= 12e6
+        assert "playground only" in (BUILT_IN / name / "README.md").read_text()
+
+
+def test_the_first_command_of_the_readme(command):
+    result = command("ask", SCENE, "How many red circles are there?")
+    assert (result.code, result.out, result.err) == (0, "2\n", "")
+
+
+def test_a_picture_of_another_world_brings_a_hint(command, fixtures):
+    photo = sorted((fixtures / "photos").glob("*.jpg"))[0]
+    result = command("ask", photo, "What is in the picture?")
+    assert result.code == 0
+    assert result.err.count("\n") == 1 and "llava-hf/llava-1.5-7b-hf" in result.err
+
+
+def test_clip_finds_captions():
+    report = pm.evaluate(pm.load("tiny/clip"), "playground/retrieval", count=200)
+    assert report.metrics["recall_at_1"] > 0.9
+
+
+def test_answers_owe_to_the_picture(chat):
+    own = pm.evaluate(chat, "playground/vqa", count=280).metrics["accuracy"]
+    swapped = pm.evaluate(chat, "playground/vqa", count=280, pictures="swapped").metrics["accuracy"]
+    assert own > 0.5
+    assert swapped < 0.4
+
+
+def test_many_at_once_are_answered_as_one_by_one(chat):
+    asked = [
+        [pm.user(pm.Image(render(make_scene(seed, "test"))), question)]
+        for seed in range(4)
+        for question in ("How many objects are there?", "Describe the picture.")
+    ]
+    assert [r.text for r in chat.reply_all(asked, max_tokens=40)] == [chat.reply(a, max_tokens=40).text for a in asked]
+
+
+@pytest.mark.parametrize("file", ["README.md", "README.zh-CN.md"])
+def test_what_the_readme_shows_runs(file, monkeypatch, capsys):
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / file).read_text(encoding="utf-8"), re.S)
+    monkeypatch.chdir(ROOT)
+    exec(block, {})
+    assert capsys.readouterr().out == "2\n"
+
+
+def test_both_readmes_say_the_same():
+    texts = [(ROOT / file).read_text(encoding="utf-8") for file in ("README.md", "README.zh-CN.md")]
+    figures = [re.findall(r"\d+\.\d+ %", text) for text in texts]
+    commands = [re.findall(r"^(?:pip|panmodal) .*?(?=  |$)", text, re.M) for text in texts]
+    assert figures[0] == figures[1]
+    assert commands[0] == commands[1]
