@@ -6,7 +6,7 @@
     clip.embed([pm.Image("cat.jpg"), "a photo of a cat"])
 
     chat = pm.load("tiny/chat")
-    chat.reply([pm.user("How many red circles are there?", pm.Image("scene.png"))])
+    chat.reply([pm.user(pm.Image("scene.png"), "How many red circles are there?")])
 
 Names are imported when first used, so that `import panmodal` is quick.
 """
