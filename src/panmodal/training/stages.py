@@ -128,8 +128,7 @@ class Regions(Pairs):
     """Objects in their boxes, and the phrases that name them, told apart (RegionCLIP, Zhong et al., 2022).
 
     A sample's `objects` each have a `box` (x0 y0 x1 y1 in pixels) and a `phrase`. An object is the mean
-    of the image tokens that its box covers. Fine detail that a whole caption teaches slowly, such as
-    shape, is learned in a fraction of the steps.
+    of the image tokens that its box covers.
     """
 
     def encode(self, processor: Processor, sample: Sample) -> Any:
