@@ -89,8 +89,11 @@ class Pairs:
         return len(batch.ids)
 
     def loss(self, model: Any, batch: Batch) -> Tensor:
-        texts = [(rows, model.embed_texts(ids, pad)) for rows, ids, pad in _by_length(batch)]
-        return self.contrast(model, model.embed_images(batch.images), texts, batch)
+        return self.contrast(model, model.embed_images(batch.images), self.texts(model, batch), batch)
+
+    def texts(self, model: Any, batch: Batch) -> list[tuple[Tensor, Tensor]]:
+        """Some rows, and their embeddings, for all rows of the batch"""
+        return [(rows, model.embed_texts(ids, pad)) for rows, ids, pad in _by_length(batch)]
 
     def contrast(self, model: Any, images: Tensor, texts: list[tuple[Tensor, Tensor]], batch: Batch) -> Tensor:
         """images [N, dim]; texts: some rows, and their embeddings"""
@@ -167,9 +170,7 @@ class Regions(Pairs):
         share = share / share.sum(dim=1, keepdim=True)
         objects = torch.einsum("rp,rpd->rd", share.to(tokens.dtype), tokens[batch.regions[:, 0].long()])
         vectors = model.image_projection(model.image.pool(objects[:, None]))
-        pad = torch.ones_like(batch.ids, dtype=torch.bool) if batch.pad is None else batch.pad
-        texts = [(torch.arange(len(batch.ids), device=tokens.device), model.embed_texts(batch.ids, pad))]
-        return self.contrast(model, vectors, texts, batch)
+        return self.contrast(model, vectors, self.texts(model, batch), batch)
 
 
 def _by_length(batch: Batch, groups: int = 4) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
