@@ -79,7 +79,7 @@ class Named:
         return region_sample(index)
 
 
-def test_objects_are_told_apart_by_their_phrases():
+def test_objects_in_their_boxes_are_named():
     family = small("clip", std=0.05)
     stage = Stage("four", "regions", "", {"all": 2e-3}, steps=120, batch=4)
     losses = [step.loss for step in train(family, Named(), stage)]

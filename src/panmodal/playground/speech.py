@@ -41,14 +41,15 @@ def region_sample(seed: int, split: str = "train") -> Sample:
 
 
 def instruction_sample(seed: int, split: str = "train") -> Sample:
-    """A picture and a conversation of many turns about it: questions, and now and then a caption."""
+    """A picture, before or after the first question, and a conversation of many turns about it:
+    questions, and now and then a caption."""
     rng = random_source("instruction", split, seed)
     scene = make_scene(seed, split)
     turns = [(q.text, q.answer) for q in questions(scene, TRIES)]
     if rng.random() < 0.3:
         level = pick(rng, LEVELS)
         turns.insert(int(rng.random() * len(turns)), (pick(rng, DESCRIBE[level]), caption(scene, level)))
-    return _conversation([Image(render(scene))], turns)
+    return _conversation([Image(render(scene))], turns, question_first=rng.random() < 0.3)
 
 
 def text_sample(seed: int, split: str = "train") -> Sample:
@@ -57,11 +58,11 @@ def text_sample(seed: int, split: str = "train") -> Sample:
     return _conversation([caption(scene, "exact") + ". "], [(q.text, q.answer) for q in questions(scene, TRIES)])
 
 
-def _conversation(first: list[Image | str], turns: list[tuple[str, str]]) -> Sample:
-    messages = []
-    for question, answer in turns:
-        messages += [user(*first, question), assistant(answer)]
-        first = []
+def _conversation(shown: list[Image | str], turns: list[tuple[str, str]], question_first: bool = False) -> Sample:
+    (question, answer), *others = turns
+    messages = [user(question, *shown) if question_first else user(*shown, question), assistant(answer)]
+    for question, answer in others:
+        messages += [user(question), assistant(answer)]
     return Sample(tuple(messages))
 
 

@@ -107,31 +107,22 @@ class Pairs:
 class CaptionedPairs(Pairs):
     """Pairs told apart, and captions said: CLIP's loss and a captioner's (CoCa, Yu et al., 2022).
 
-    The text tower, which is causal, says the caption word by word after the picture's tokens, its
-    own embedding giving the logits, so that no weight is added. Every word then teaches the image
+    The text tower says the captions, so that no weight is added. Every word then teaches the image
     tower, which from the contrast alone learns slowly.
     """
 
     def loss(self, model: Any, batch: Batch) -> Tensor:
         seen = model.image(batch.images)  # [B, P, D]
-        texts, said, words = [], [], 0
-        for rows, ids, pad in _by_length(batch):
-            texts.append((rows, model.embed_texts(ids, pad)))
-            x = torch.cat([seen[rows], model.text.embed(ids)], dim=1)
-            hidden = model.text.body(x, torch.cat([pad.new_ones(len(rows), seen.shape[1]), pad], dim=1))
-            labels, count = ids.masked_fill(~pad, IGNORED), int(pad[:, 1:].sum())
-            said.append(count * next_token_loss(hidden[:, seen.shape[1] :], labels, model.text.logits))
-            words += count
         images = model.image_projection(model.image.pool(seen))
-        return self.contrast(model, images, texts, batch) + torch.stack(said).sum() / words
+        return self.contrast(model, images, self.texts(model, batch), batch) + captioning_loss(model, seen, batch)
 
 
 @dataclass(frozen=True)
-class Regions(Pairs):
-    """Objects in their boxes, and the phrases that name them, told apart (RegionCLIP, Zhong et al., 2022).
+class Regions:
+    """Objects in their boxes named (dense captioning, Johnson et al., 2016).
 
     A sample's `objects` each have a `box` (x0 y0 x1 y1 in pixels) and a `phrase`. An object is the mean
-    of the image tokens that its box covers.
+    of the image tokens that its box covers; the text tower says the phrase after it.
     """
 
     def encode(self, processor: Processor, sample: Sample) -> Any:
@@ -159,6 +150,9 @@ class Regions(Pairs):
         pictures = processor.pictures([image for image, _ in encoded])
         return Batch(texts.ids, texts.pad, images=pictures, regions=torch.tensor(boxes))
 
+    def weight(self, batch: Batch) -> int:
+        return len(batch.ids)
+
     def loss(self, model: Any, batch: Batch) -> Tensor:
         assert batch.regions is not None
         grid = model.image.embed.grid
@@ -169,8 +163,20 @@ class Regions(Pairs):
         share = (covered[:, 1, :, None] * covered[:, 0, None]).flatten(1)  # [R, P]
         share = share / share.sum(dim=1, keepdim=True)
         objects = torch.einsum("rp,rpd->rd", share.to(tokens.dtype), tokens[batch.regions[:, 0].long()])
-        vectors = model.image_projection(model.image.pool(objects[:, None]))
-        return self.contrast(model, vectors, self.texts(model, batch), batch)
+        return captioning_loss(model, objects[:, None], batch)
+
+
+def captioning_loss(model: Any, seen: Tensor, batch: Batch) -> Tensor:
+    """The text tower, which must be causal, says each text word by word after the image tokens `seen`
+    [N, P, D]; its own embedding gives the logits."""
+    said, words = [], 0
+    for rows, ids, pad in _by_length(batch):
+        x = torch.cat([seen[rows], model.text.embed(ids)], dim=1)
+        hidden = model.text.body(x, torch.cat([pad.new_ones(len(rows), seen.shape[1]), pad], dim=1))
+        labels, count = ids.masked_fill(~pad, IGNORED), int(pad[:, 1:].sum())
+        said.append(count * next_token_loss(hidden[:, seen.shape[1] :], labels, model.text.logits))
+        words += count
+    return torch.stack(said).sum() / words
 
 
 def _by_length(batch: Batch, groups: int = 4) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -219,7 +225,7 @@ OBJECTIVES: dict[str, Objective] = {
     "contrastive": Pairs(sigmoid=False),
     "sigmoid": Pairs(sigmoid=True),
     "contrastive_captioning": CaptionedPairs(sigmoid=False),
-    "regions": Regions(sigmoid=False),
+    "regions": Regions(),
     "answers": NextToken(everything=False),
     "text": NextToken(everything=True),
 }
