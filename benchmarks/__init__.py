@@ -1,91 +1,166 @@
 """Side-by-side measurements. `panmodal bench` runs them and writes RESULTS.md.
 
-Each benchmark times our command and a peer's in turn, each in a process of its own, and reports
+Each benchmark times ours and a peer's side in turn, each in a process of its own, and reports
 medians and their ratio.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
+ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1"}
 
-# name -> (what it is, our command, the peer's, what both pay for torch alone)
+
+@dataclass(frozen=True)
+class Result:
+    """Medians over the rounds, in seconds; `ratio` is that of ours to the peer's, `floor` (what both
+    pay for other things) taken from each; `share` is how much of the machine's ceiling ours reaches."""
+
+    benchmark: str
+    what: str
+    ours_s: float
+    peer_s: float
+    floor_s: float
+    ratio: float
+    aim: float
+    share: float | None
+    rounds: int
+
+
+# name -> (what it is, our command, the peer's, what both pay for, the ratio aimed at)
 START = ("-c", "pass")
 TORCH = ("-c", "import torch")
 PEER = ("-c", "import transformers; transformers.CLIPModel, transformers.LlavaForConditionalGeneration")
-BENCHMARKS: dict[str, tuple[str, Sequence[str], Sequence[str], Sequence[str]]] = {
+COMMANDS: dict[str, tuple[str, Sequence[str], Sequence[str], Sequence[str], float]] = {
     "import": (
         "`import panmodal` and its loader, against transformers and its CLIP and LLaVA classes; apart from torch",
         ("-c", "import panmodal; panmodal.load"),
         PEER,
         TORCH,
+        0.3,
     ),
     "help": (
         "`panmodal --help`, against importing transformers; apart from the interpreter's start",
         ("-m", "panmodal", "--help"),
         PEER,
         START,
+        0.3,
     ),
+}
+# name -> what each of its measurements is, and the ratio aimed at
+MODELS: dict[str, dict[str, tuple[str, float]]] = {
+    "embed": {"s": ("CLIP ViT-B/32: one picture from a JPEG file of 640 x 480 embedded", 1.0)},
+    "chat": {
+        "first": ("LLaVA, ViT-B/16 and 24 x 896: first token, 196 image tokens + 32 of text", 0.9),
+        "token": ("the same: each further token", 1 / 1.5),
+        "second": ("the same: first token of a second question about the same picture", 0.15),
+    },
 }
 
 
 def run(only: Sequence[str], rounds: int) -> list[dict[str, Any]]:
-    """Runs the named benchmarks, or all, and writes RESULTS.md; seconds are medians over the rounds."""
-    unknown = sorted(set(only) - BENCHMARKS.keys())
+    """Runs the named benchmarks, or all, and writes RESULTS.md."""
+    known = [*COMMANDS, *MODELS]
+    unknown = sorted(set(only) - set(known))
     if unknown:
         from panmodal.errors import InputError
 
-        raise InputError(f"unknown benchmark {unknown[0]!r}; there are {', '.join(BENCHMARKS)}")
-    results = []
-    for name, (what, ours, theirs, floor) in BENCHMARKS.items():
-        if only and name not in only:
-            continue
-        times = [[_seconds(command) for command in (ours, theirs, floor)] for _ in range(rounds + 1)][1:]
-        a, b, base = (statistics.median(column) for column in zip(*times, strict=True))
-        ratio = statistics.median((t[0] - t[2]) / (t[1] - t[2]) for t in times)
-        results.append(
-            {
-                "benchmark": name,
-                "what": what,
-                "ours_s": a,
-                "peer_s": b,
-                "floor_s": base,
-                "ratio": ratio,
-                "rounds": rounds,
-            }
-        )
+        raise InputError(f"unknown benchmark {unknown[0]!r}; there are {', '.join(known)}")
+    chosen = [name for name in known if not only or name in only]
+    results = [r for name in chosen for r in (_commands if name in COMMANDS else _models)(name, rounds)]
     _write(results)
-    return results
+    return [asdict(r) for r in results]
+
+
+def _commands(name: str, rounds: int) -> Iterator[Result]:
+    what, ours, theirs, floor, aim = COMMANDS[name]
+    times = [[_seconds(command) for command in (ours, theirs, floor)] for _ in range(rounds + 1)][1:]
+    a, b, base = (statistics.median(column) for column in zip(*times, strict=True))
+    ratio = statistics.median((t[0] - t[2]) / (t[1] - t[2]) for t in times)
+    yield Result(name, what, a, b, base, ratio, aim, None, rounds)
 
 
 def _seconds(command: Sequence[str]) -> float:
     began = time.perf_counter()
-    subprocess.run(
-        [sys.executable, *command], check=True, capture_output=True, env={**os.environ, "HF_HUB_OFFLINE": "1"}
-    )
+    subprocess.run([sys.executable, *command], check=True, capture_output=True, env=ENVIRONMENT)
     return time.perf_counter() - began
 
 
-def _write(results: Sequence[dict[str, Any]]) -> None:
+def _models(name: str, rounds: int) -> Iterator[Result]:
+    from benchmarks.models import THREADS, ceilings, torch, work, write
+
+    with TemporaryDirectory() as folder:
+        write(name, Path(folder))
+        sides = [_Side(name, side, folder) for side in ("ours", "peer")]
+        times = [[side.round() for side in sides] for _ in range(rounds)]
+        for side in sides:
+            side.close()
+    torch.set_num_threads(THREADS)
+    most, done = ceilings(), work()
+    bound = {"s": done["embed"] / most["flops"], "first": done["prompt"] / most["flops"]}
+    bound["token"] = done["token"] / most["bytes"]
+    for key, (what, aim) in MODELS[name].items():
+        a, b = (statistics.median(t[i][key] for t in times) for i in (0, 1))
+        ratio = statistics.median(ours[key] / theirs[key] for ours, theirs in times)
+        share = bound[key] / a if key in bound else None
+        yield Result(f"{name}-{key}" if key != "s" else name, what, a, b, 0.0, ratio, aim, share, rounds)
+
+
+class _Side:
+    """A process that holds one side's model and times a round when asked."""
+
+    def __init__(self, task: str, side: str, folder: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.models", task, side, folder],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=ENVIRONMENT,
+        )  # fmt: skip
+        self._line()
+
+    def round(self) -> dict[str, float]:
+        assert self.process.stdin is not None
+        print(file=self.process.stdin, flush=True)
+        times: dict[str, float] = json.loads(self._line())
+        return times
+
+    def close(self) -> None:
+        self.process.communicate()
+
+    def _line(self) -> str:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"a side failed: run it alone to see why: {' '.join(self.process.args[1:])}")  # type: ignore[index]
+        return line
+
+
+def _write(results: Sequence[Result]) -> None:
     lines = [
         "# Results",
         "",
-        f"Written by `panmodal bench` on {os.cpu_count()} cores.",
-        "Sides run in turn, each in a process of its own; seconds are medians.",
-        "`ratio` is the median of the rounds' (ours - floor) / (peer - floor): below 1, ours is quicker.",
+        f"Written by `panmodal bench` on {os.cpu_count()} cores; the peer is transformers. Sides run in turn, each in",
+        "a process of its own; seconds are medians. `ratio` is the median of the rounds' (ours - floor) /",
+        "(peer - floor): below 1, ours is quicker. `ceiling` is the share that ours reaches of the machine's float32",
+        "product rate or, for further tokens, of its memory bandwidth; both are measured in the same run.",
         "",
-        "| benchmark | ours, s | peer, s | floor, s | ratio | rounds |",
-        "|---|---|---|---|---|---|",
+        "open_clip is not among the peers: it needs torchvision, whose published wheels do not load beside this torch.",
+        "",
+        "| benchmark | ours, s | peer, s | floor, s | ratio | aim | reached | ceiling | rounds |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for r in results:
-        figures = [f"{r[key]:.2f}" for key in ("ours_s", "peer_s", "floor_s", "ratio")]
-        lines.append(f"| {r['what']} | {' | '.join(figures)} | {r['rounds']} |")
+        figures = [f"{value:.3f}" for value in (r.ours_s, r.peer_s, r.floor_s)] + [f"{r.ratio:.2f}", f"{r.aim:.2f}"]
+        reached = "yes" if r.ratio <= r.aim else f"no: {r.ratio / r.aim:.2f} of the aim"
+        share = "" if r.share is None else f"{r.share:.0%}"
+        lines.append(f"| {r.what} | {' | '.join(figures)} | {reached} | {share} | {r.rounds} |")
     RESULTS.write_text("\n".join(lines) + "\n", encoding="utf-8")

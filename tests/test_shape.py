@@ -19,7 +19,7 @@ LAYERS = [
     {"errors"},
     {"embeddings", "data"},
     {"transformer"},
-    {"language", "encoders", "connectors"},
+    {"language", "encoders", "connectors", "half"},
     {"checkpoints", "generate"},
     {"families"},
     {"playground"},

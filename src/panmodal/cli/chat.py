@@ -26,6 +26,9 @@ def run(
     system: Annotated[str, typer.Option(help="Instructions that hold for the whole conversation.")] = "",
     max_tokens: Annotated[int, typer.Option(help="The longest reply, in tokens.")] = 512,
     temperature: Annotated[float, typer.Option(help="0: the likeliest reply; more: more varied ones.")] = 0.0,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="On a CPU: decode from float16 copies of the weights, twice as fast.")
+    ] = False,
     device: Device = "cpu",
     allow_pickle: AllowPickle = False,
     json: Json = False,
@@ -40,6 +43,8 @@ def run(
     from panmodal.data.sample import system as instructions
 
     chat = load_model(model, "stream", device, allow_pickle)
+    if quick:
+        chat.quicken()
     terminal = sys.stdin.isatty() and not json
     if terminal:
         print(f"{model}. {HELP}.")

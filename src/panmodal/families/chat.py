@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from panmodal.data.tokens import Tokenizer
 from panmodal.errors import InputError, suggest
 from panmodal.families.base import Family
 from panmodal.generate import ENDED, Sampling, generate
+from panmodal.half import halve
 from panmodal.language import LanguageModel
 from panmodal.transformer import Cache
 
@@ -92,6 +93,12 @@ class Chat(Family[M]):
                 pieces = [piece for token in row if not text.stopped for piece in text.add(token)]
                 replies.append(assistant("".join([*pieces, *text.rest()])))
         return replies
+
+    def quicken(self) -> Self:
+        """Makes a float32 model on a CPU decode at about twice the speed, from float16 copies of the
+        language model's weights; see `HalfLinear` for what that costs."""
+        halve(self.language)
+        return self
 
     def forget(self) -> None:
         """Frees what is remembered of conversations and pictures."""

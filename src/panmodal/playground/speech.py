@@ -32,8 +32,9 @@ def caption_sample(seed: int, split: str = "train") -> Sample:
 
 
 def region_sample(seed: int, split: str = "train") -> Sample:
-    """A picture, and a box and a phrase for every object in it."""
-    scene = make_scene(seed, split)
+    """A picture, and a box and a phrase for every object in it: of three scenes the fullest, for every
+    object teaches something and every picture costs the same."""
+    scene = max((make_scene(3 * seed + i, split) for i in range(3)), key=lambda s: len(s.objects))
     named = zip(scene.objects, boxes(scene).tolist(), strict=True)
     return Sample(
         (user(Image(render(scene))),), {"objects": [{"box": box, "phrase": one(full_name(o))} for o, box in named]}

@@ -107,14 +107,14 @@ class Pairs:
 class CaptionedPairs(Pairs):
     """Pairs told apart, and captions said: CLIP's loss and a captioner's (CoCa, Yu et al., 2022).
 
-    The text tower says the captions, so that no weight is added. Every word then teaches the image
-    tower, which from the contrast alone learns slowly.
+    The text tower says the captions, so that no weight is added, and sees the pooled vector alone:
+    every word of a caption then teaches it what from the contrast alone it learns slowly.
     """
 
     def loss(self, model: Any, batch: Batch) -> Tensor:
-        seen = model.image(batch.images)  # [B, P, D]
-        images = model.image_projection(model.image.pool(seen))
-        return self.contrast(model, images, self.texts(model, batch), batch) + captioning_loss(model, seen, batch)
+        seen = model.image.pooled(batch.images)  # [B, D]
+        told = self.contrast(model, model.image_projection(seen), self.texts(model, batch), batch)
+        return told + captioning_loss(model, seen[:, None], batch)
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ class Regions:
 
 
 def captioning_loss(model: Any, seen: Tensor, batch: Batch) -> Tensor:
-    """The text tower, which must be causal, says each text word by word after the image tokens `seen`
+    """The text tower, which must be causal, says each text word by word after the image vectors `seen`
     [N, P, D]; its own embedding gives the logits."""
     said, words = [], 0
     for rows, ids, pad in _by_length(batch):

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import panmodal as pm
+from panmodal.half import FEW, HalfLinear, halve
+from panmodal.playground import make_scene, questions, render
+from tests.families.small import small
+
+
+def linear(bias=True):
+    torch.manual_seed(0)
+    return nn.Linear(300, 200, bias=bias)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_few_rows_are_near_and_many_rows_are_exact(bias):
+    plain = linear(bias)
+    half = HalfLinear(plain)
+    with torch.inference_mode():
+        for rows, size in ((1, 1.0), (FEW, 1e-3), (FEW, 1e6)):  # 1e6 is beyond float16
+            x = torch.randn(rows, 300) * size
+            exact = plain(x)
+            assert not torch.equal(half(x), exact)
+            assert (half(x) - exact).abs().max() < 2e-3 * x.abs().max()
+        many = torch.randn(FEW + 1, 300)
+        assert torch.equal(half(many), plain(many))
+        assert half(torch.zeros(1, 300)).isfinite().all()
+
+
+def test_the_copy_follows_the_weight():
+    half = HalfLinear(linear(bias=False))
+    x = torch.randn(1, 300)
+    with torch.inference_mode():
+        half(x)
+    with torch.no_grad():
+        half.weight.mul_(3)
+    with torch.inference_mode():
+        assert (half(x) - x @ half.weight.T).abs().max() < 1e-2
+    half(x).sum().backward()  # learning goes through the float32 weight
+    assert half.weight.grad is not None
+
+
+def test_a_quickened_model_is_saved_and_tied_as_before(tmp_path):
+    chat = small("llava")
+    before = chat.model.state_dict()
+    chat.quicken()
+    after = chat.model.state_dict()
+    assert list(before) == list(after) and all(torch.equal(before[k], after[k]) for k in before)
+    assert chat.language.head.weight is chat.language.embed.vectors.weight
+    chat.save(tmp_path)
+    assert all(torch.equal(v, before[k]) for k, v in pm.load(tmp_path).model.state_dict().items())
+    halve(chat.model)
+    assert isinstance(chat.model.connector.up, HalfLinear)
+
+
+def test_the_built_in_model_says_the_same():
+    plain, quick = pm.load("tiny/chat"), pm.load("tiny/chat").quicken()
+    for seed in range(8):
+        scene = make_scene(seed, "test")
+        for text in ("Describe the picture.", *(q.text for q in questions(scene, 3))):
+            asked = [pm.user(pm.Image(render(scene)), text)]
+            assert quick.reply(asked, max_tokens=40) == plain.reply(asked, max_tokens=40)
