@@ -29,7 +29,14 @@ from panmodal.playground import (
     single_object_scene,
 )
 from panmodal.playground.recognise import is_scene
-from panmodal.playground.speech import caption_sample, instruction_sample, text_sample, tokenizer
+from panmodal.playground.speech import (
+    caption_sample,
+    instruction_sample,
+    pair_sample,
+    region_sample,
+    text_sample,
+    tokenizer,
+)
 
 
 def test_a_seed_gives_the_same_bytes_everywhere():
@@ -189,7 +196,7 @@ def test_one_object_scenes():
 def test_the_tokenizer_knows_every_word():
     words = tokenizer()
     for seed in range(300):
-        for sample in (caption_sample(seed), instruction_sample(seed), text_sample(seed)):
+        for sample in (caption_sample(seed), pair_sample(seed), instruction_sample(seed), text_sample(seed)):
             for message in sample.messages:
                 pieces = words.backend.encode(message.text, add_special_tokens=False).tokens
                 assert not [p for p in pieces if p.startswith("##") or p == "<unk>"], message.text
@@ -230,3 +237,12 @@ def test_export(command, tmp_path):
     assert (numbers[y0:y1, x0:x1] == 1).any() and (numbers == 1).sum() == (numbers[y0:y1, x0:x1] == 1).sum()
     assert Pil.open(tmp_path / "out" / "overview.png").width > 1000
     assert "not empty" in command("playground", tmp_path / "out").err
+
+
+def test_pairs_are_of_one_object_every_second_time_and_regions_of_many():
+    captions = [pair_sample(seed).messages[-1].text for seed in range(200)]
+    single = [c for c in captions if " and " not in c and c.count(",") < 2]
+    assert 0.5 < len(single) / len(captions) < 0.75  # half, and the scenes of `make_scene` with one
+    assert not any(f"{c} {s}" in text for text in captions for c, s in HELD_OUT)
+    fullness = [len(region_sample(seed).about["objects"]) for seed in range(200)]
+    assert sum(fullness) / len(fullness) > 4.4

@@ -12,7 +12,7 @@ from panmodal.data.tokens import Tokenizer
 from panmodal.playground.questions import questions
 from panmodal.playground.render import boxes, render
 from panmodal.playground.words import LEVELS, caption, full_name, one
-from panmodal.playground.world import make_scene, pick, random_source
+from panmodal.playground.world import HELD_OUT, SEEN, make_scene, pick, random_source, single_object_scene
 
 DESCRIBE = {  # what asks for each level of caption
     "brief": ("What is in the picture?", "Name the objects.", "Describe the picture briefly.", "Caption this picture."),
@@ -29,6 +29,16 @@ def caption_sample(seed: int, split: str = "train") -> Sample:
     level = pick(rng, LEVELS)
     asked = pick(rng, DESCRIBE[level])
     return Sample((user(Image(render(scene)), asked), assistant(caption(scene, level))), {"level": level})
+
+
+def pair_sample(seed: int, split: str = "train") -> Sample:
+    """A picture and a brief or detailed caption; every second picture is of one object, for from few
+    things it shows sooner which word names what."""
+    rng = random_source("pair", split, seed)
+    scene = make_scene(seed, split)
+    if rng.random() < 0.5:
+        scene = single_object_scene(seed, *pick(rng, sorted(HELD_OUT) if split == "held-out" else SEEN))
+    return Sample((user(Image(render(scene))), assistant(caption(scene, pick(rng, LEVELS[:2])))))
 
 
 def region_sample(seed: int, split: str = "train") -> Sample:
