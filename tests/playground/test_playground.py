@@ -32,8 +32,8 @@ from panmodal.playground.recognise import is_scene
 from panmodal.playground.speech import (
     caption_sample,
     instruction_sample,
-    pair_sample,
     region_sample,
+    single_sample,
     text_sample,
     tokenizer,
 )
@@ -196,7 +196,7 @@ def test_one_object_scenes():
 def test_the_tokenizer_knows_every_word():
     words = tokenizer()
     for seed in range(300):
-        for sample in (caption_sample(seed), pair_sample(seed), instruction_sample(seed), text_sample(seed)):
+        for sample in (caption_sample(seed), single_sample(seed), instruction_sample(seed), text_sample(seed)):
             for message in sample.messages:
                 pieces = words.backend.encode(message.text, add_special_tokens=False).tokens
                 assert not [p for p in pieces if p.startswith("##") or p == "<unk>"], message.text
@@ -239,10 +239,15 @@ def test_export(command, tmp_path):
     assert "not empty" in command("playground", tmp_path / "out").err
 
 
-def test_pairs_are_of_one_object_every_second_time_and_regions_of_many():
-    captions = [pair_sample(seed).messages[-1].text for seed in range(200)]
-    single = [c for c in captions if " and " not in c and c.count(",") < 2]
-    assert 0.5 < len(single) / len(captions) < 0.75  # half, and the scenes of `make_scene` with one
-    assert not any(f"{c} {s}" in text for text in captions for c, s in HELD_OUT)
-    fullness = [len(region_sample(seed).about["objects"]) for seed in range(200)]
-    assert sum(fullness) / len(fullness) > 4.4
+def test_captions_are_of_few_objects_and_regions_of_many():
+    def count(sample, seeds=200):
+        return sum(sample(seed) for seed in range(seeds)) / seeds
+
+    usual = count(lambda seed: len(make_scene(seed).objects))
+    assert count(lambda seed: len(region_sample(seed).about["objects"])) > usual + 1
+    exact = [s for s in map(caption_sample, range(600)) if s.about["level"] == "exact"]
+    assert sum(s.messages[-1].text.count(" at ") for s in exact) / len(exact) < usual - 0.5
+    for seed in range(50):
+        text = single_sample(seed).messages[-1].text
+        assert sum(text.count(shape) for shape in SHAPES) == 1
+        assert not any(f"{colour} {shape}" in text for colour, shape in HELD_OUT)

@@ -40,7 +40,7 @@ class Playground:
 
 SOURCES: dict[str, Source] = {
     "playground/captions": Playground(speech.caption_sample),
-    "playground/pairs": Playground(speech.pair_sample),
+    "playground/singles": Playground(speech.single_sample),
     "playground/regions": Playground(speech.region_sample),
     "playground/conversations": Playground(speech.instruction_sample),
     "playground/text": Playground(speech.text_sample),
