@@ -63,7 +63,7 @@ MODELS: dict[str, dict[str, tuple[str, float]]] = {
     "embed": {"s": ("CLIP ViT-B/32: one picture from a JPEG file of 640 x 480 embedded", 1.0)},
     "chat": {
         "first": ("LLaVA, ViT-B/16 and 24 x 896: first token, 196 image tokens + 32 of text", 0.9),
-        "token": ("the same: each further token", 1 / 1.5),
+        "token": ("the same: each further token, ours from float16 copies of the weights", 1 / 1.5),
         "second": ("the same: first token of a second question about the same picture", 0.15),
     },
 }
