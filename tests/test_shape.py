@@ -19,7 +19,7 @@ LAYERS = [
     {"errors"},
     {"embeddings", "data"},
     {"transformer"},
-    {"language", "encoders", "connectors", "half"},
+    {"language", "encoders", "connectors", "quick"},
     {"checkpoints", "generate"},
     {"families"},
     {"playground"},

@@ -88,3 +88,14 @@ def test_positions_stretch_to_other_sizes():
     torch.nn.init.normal_(embed.positions)
     assert embed.positions_for(4, 4) is embed.positions
     assert embed(torch.randn(1, 3, 48, 64)).shape == (1, 1 + 6 * 8, 8)
+
+
+@pytest.mark.parametrize("dim", [64, 512])
+def test_fresh_weights_keep_the_variance_at_any_width(dim):
+    made = Transformer(TransformerConfig(dim=dim, depth=2, heads=4, mlp_dim=256))
+    initialise(made)
+    mlp = made.blocks[0].mlp
+    assert mlp.up.weight.std().item() == pytest.approx(dim**-0.5, rel=0.05)
+    assert mlp.down.weight.std().item() == pytest.approx(256**-0.5 / 2, rel=0.05)  # ends a branch; four do
+    assert not mlp.up.bias.any()
+    assert made.norm.weight.eq(1).all()

@@ -234,15 +234,16 @@ def attention_mask(config: TransformerConfig, tokens: int, past: int, pad: Tenso
     return (allowed & pad[:, None, None].bool()) | itself
 
 
-def initialise(module: nn.Module, std: float = 0.02) -> None:
-    """Fresh weights as GPT-2 draws them: normal, those that end a residual branch smaller by depth."""
+def initialise(module: nn.Module, std: float | None = None) -> None:
+    """Fresh weights: normal, by default of variance 1 / fan-in, so that narrow models start no quieter
+    than wide ones (LeCun et al., 1998); those that end a residual branch smaller by depth, as GPT-2's."""
     for name, parameter in module.named_parameters():
         if parameter.ndim > 1 or "class_token" in name or "query" in name:
-            nn.init.normal_(parameter, std=std)
+            nn.init.normal_(parameter, std=std or math.prod(parameter.shape[1:] or parameter.shape) ** -0.5)
         elif name.endswith("bias"):
             nn.init.zeros_(parameter)
     for part in module.modules():
         if isinstance(part, Transformer):
             for name, parameter in part.blocks.named_parameters():
                 if name.endswith(("attn.out.weight", "mlp.down.weight")):
-                    nn.init.normal_(parameter, std=std / math.sqrt(2 * part.config.depth))
+                    parameter.data.div_(math.sqrt(2 * part.config.depth))

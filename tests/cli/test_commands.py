@@ -114,10 +114,11 @@ def test_ask_answers_a_file_of_conversations(command, models, scenes, tmp_path):
     assert "1 of 3 conversations could not be answered" in result.err
 
 
-def test_chat(command, models, scenes, monkeypatch):
+@pytest.mark.parametrize("quick", [[], ["--quick"]])
+def test_chat(quick, command, models, scenes, monkeypatch):
     said = f"hello\n/image {scenes / '0.png'}\nhow many?\n/clear\nagain?\n/quit\nnever said\n"
     monkeypatch.setattr(sys, "stdin", io.StringIO(said))
-    result = command("chat", "--model", models / "llava", "--max-tokens", 4, "--json")
+    result = command("chat", "--model", models / "llava", "--max-tokens", 4, "--json", *quick)
     replies = [json.loads(line) for line in result.out.splitlines()]
     assert result.code == 0 and [r["role"] for r in replies] == ["assistant"] * 3
     monkeypatch.setattr(sys, "stdin", io.StringIO("/image nowhere.png\n"))

@@ -32,6 +32,7 @@ from panmodal.playground.recognise import is_scene
 from panmodal.playground.speech import (
     caption_sample,
     instruction_sample,
+    referring_sample,
     region_sample,
     single_sample,
     text_sample,
@@ -196,7 +197,8 @@ def test_one_object_scenes():
 def test_the_tokenizer_knows_every_word():
     words = tokenizer()
     for seed in range(300):
-        for sample in (caption_sample(seed), single_sample(seed), instruction_sample(seed), text_sample(seed)):
+        samples = (caption_sample, single_sample, referring_sample, instruction_sample, text_sample)
+        for sample in [make(seed) for make in samples]:
             for message in sample.messages:
                 pieces = words.backend.encode(message.text, add_special_tokens=False).tokens
                 assert not [p for p in pieces if p.startswith("##") or p == "<unk>"], message.text
@@ -239,15 +241,37 @@ def test_export(command, tmp_path):
     assert "not empty" in command("playground", tmp_path / "out").err
 
 
-def test_captions_are_of_few_objects_and_regions_of_many():
-    def count(sample, seeds=200):
+def test_regions_are_many_and_short_texts_are_of_few():
+    def objects(sample, seeds=200):
         return sum(sample(seed) for seed in range(seeds)) / seeds
 
-    usual = count(lambda seed: len(make_scene(seed).objects))
-    assert count(lambda seed: len(region_sample(seed).about["objects"])) > usual + 1
-    exact = [s for s in map(caption_sample, range(600)) if s.about["level"] == "exact"]
-    assert sum(s.messages[-1].text.count(" at ") for s in exact) / len(exact) < usual - 0.5
+    usual = objects(lambda seed: len(make_scene(seed).objects))
+    assert objects(lambda seed: len(region_sample(seed).about["objects"])) > usual + 1
+    assert objects(lambda seed: text_sample(seed, scenes=3).messages[0].text.count(" at ")) < usual - 0.5
+
+
+def test_objects_are_listed_with_their_boxes():
     for seed in range(50):
+        sample = caption_sample(seed)
+        assert len(sample.about["objects"]) == len(make_scene(seed).objects)
+        (only,) = single_sample(seed).about["objects"]
+        kind = " ".join(only["phrase"].split()[2:4])
         text = single_sample(seed).messages[-1].text
+        assert kind in text
         assert sum(text.count(shape) for shape in SHAPES) == 1
         assert not any(f"{colour} {shape}" in text for colour, shape in HELD_OUT)
+
+
+def test_places_are_asked_about_last():
+    """What a turn gives away must not spare the earlier ones a look at the picture."""
+    scene = make_scene(5)
+    texts = [m.text for m in instruction_sample(5).messages]
+    places = [i for i, text in enumerate(texts) if text.startswith("What is at ")]
+    assert places and min(places) >= 2 * len(questions(scene, 16))
+    turns = [m.text for m in referring_sample(5).messages]
+    for asked, said, thing in zip(turns[::2], turns[1::2], region_sample(5).about["objects"], strict=True):
+        x, y = map(int, asked.removeprefix("What is at ").rstrip("?").split())
+        x0, y0, x1, y1 = thing["box"]
+        assert x0 <= x < x1
+        assert y0 <= y < y1
+        assert said == thing["phrase"]

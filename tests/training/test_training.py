@@ -7,18 +7,19 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from PIL import Image as Pil
 
 import panmodal as pm
-from panmodal.data.sample import Sample, assistant, user
+from panmodal.data.sample import Batch, Sample, assistant, user
 from panmodal.errors import InputError, TrainingError
-from panmodal.playground.speech import region_sample
+from panmodal.playground.speech import caption_sample
 from panmodal.training import Stage, losses, read_recipe, run_recipe, train
 from panmodal.training.loop import schedule
-from panmodal.training.stages import OBJECTIVES, parameter_groups
+from panmodal.training.stages import OBJECTIVES, _in_boxes, parameter_groups
 from panmodal.training.state import whole
 from panmodal.training.stream import sample_number
 from tests.families.small import small
@@ -76,17 +77,27 @@ class Named:
     size = 4
 
     def sample(self, index):
-        return region_sample(index)
+        return caption_sample(index)
 
 
-def test_objects_in_their_boxes_are_named():
+@pytest.mark.parametrize("objective", ["regions", "points", "contrastive_captioning"])
+def test_objects_in_their_boxes_are_named(objective):
     family = small("clip", std=0.05)
-    stage = Stage("four", "regions", "", {"all": 2e-3}, steps=120, batch=4)
+    stage = Stage("four", objective, "", {"all": 2e-3}, steps=120, batch=4)
     losses = [step.loss for step in train(family, Named(), stage)]
     assert losses[-1] < 0.2 * losses[0]
     broken = Sample(Named().sample(0).messages, {"objects": [{"box": [1, 2]}]})
     with pytest.raises(InputError, match="a box of four numbers and a phrase"):
-        OBJECTIVES["regions"].encode(family.processor, broken)
+        OBJECTIVES[objective].encode(family.processor, broken)
+
+
+def test_an_object_is_the_mean_of_its_box_or_what_is_in_its_middle():
+    """Tokens that hold their own place, on a grid of four by four"""
+    places = torch.stack(torch.meshgrid(torch.arange(4.0), torch.arange(4.0), indexing="xy"), -1).view(1, 16, 2)
+    model = SimpleNamespace(image=SimpleNamespace(embed=SimpleNamespace(grid=4)))
+    batch = Batch(torch.zeros(2, 1), regions=torch.tensor([[0, 0.25, 0, 1, 0.5], [0, 0.5, 0.75, 0.875, 1]]))
+    assert _in_boxes(model, places, batch, middle=False).tolist() == [[2, 0.5], [pytest.approx(2 + 1 / 3), 3]]
+    assert _in_boxes(model, places, batch, middle=True).tolist() == [[2, 1], [2, 3]]
 
 
 def test_next_token_loss_is_shifted_once_and_masked():
@@ -290,8 +301,10 @@ def test_a_recipe_runs(recipe, tmp_path):
     out = tmp_path / "out"
     assert len(losses_of(out)) == 10
     assert Pil.open(out / "loss.png").size == (960, 480)
-    again = pm.load(out / "model")
-    assert again.reply("red", max_tokens=5) == family.reply("red", max_tokens=5)
+    for last in (out / "model", out / "stages" / "instruct"):
+        assert pm.load(last).reply("red", max_tokens=5) == family.reply("red", max_tokens=5)
+    first, second = (pm.load(out / "stages" / name).model.state_dict() for name in ("words", "instruct"))
+    assert not all(torch.equal(second[name], weight) for name, weight in first.items())
 
 
 def test_a_killed_run_goes_on_bit_for_bit(recipe, tmp_path):

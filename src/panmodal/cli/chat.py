@@ -27,7 +27,7 @@ def run(
     max_tokens: Annotated[int, typer.Option(help="The longest reply, in tokens.")] = 512,
     temperature: Annotated[float, typer.Option(help="0: the likeliest reply; more: more varied ones.")] = 0.0,
     quick: Annotated[
-        bool, typer.Option("--quick", help="On a CPU: decode from float16 copies of the weights, twice as fast.")
+        bool, typer.Option("--quick", help="On a CPU: answer quicker, from further copies of the weights.")
     ] = False,
     device: Device = "cpu",
     allow_pickle: AllowPickle = False,

@@ -11,60 +11,82 @@ from panmodal.data.sample import Image, Sample, assistant, user
 from panmodal.data.tokens import Tokenizer
 from panmodal.playground.questions import questions
 from panmodal.playground.render import boxes, render
-from panmodal.playground.words import LEVELS, caption, full_name, one
-from panmodal.playground.world import HELD_OUT, SEEN, make_scene, pick, random_source, single_object_scene
+from panmodal.playground.words import LEVELS, at, caption, full_name, one
+from panmodal.playground.world import HELD_OUT, SEEN, Scene, make_scene, pick, random_source, single_object_scene
 
 DESCRIBE = {  # what asks for each level of caption
     "brief": ("What is in the picture?", "Name the objects.", "Describe the picture briefly.", "Caption this picture."),
     "detailed": ("Describe the picture.", "Describe the picture in detail.", "What do you see?"),
     "exact": ("Where exactly is every object?", "List every object with its coordinates."),
 }
-TRIES = 18  # for questions in a conversation
+TRIES = 16  # for questions in a conversation
+PLACES = 2  # asked about in a conversation
 
 
 def caption_sample(seed: int, split: str = "train") -> Sample:
-    """A picture, a request to describe it, and the caption, at a level that the seed picks: of two
-    scenes the emptier, for from few things it shows sooner which word names what."""
+    """A picture, a request to describe it, and the caption, at a level that the seed picks; and the
+    picture's objects."""
     rng = random_source("caption", split, seed)
-    scene = min((make_scene(2 * seed + i, split) for i in range(2)), key=lambda s: len(s.objects))
+    scene = make_scene(seed, split)
     level = pick(rng, LEVELS)
     asked = pick(rng, DESCRIBE[level])
-    return Sample((user(Image(render(scene)), asked), assistant(caption(scene, level))), {"level": level})
+    messages = (user(Image(render(scene)), asked), assistant(caption(scene, level)))
+    return Sample(messages, {"level": level, "objects": _objects(scene)})
 
 
 def single_sample(seed: int, split: str = "train") -> Sample:
-    """A picture of one object, and its caption."""
+    """A picture of one object, what it is, briefly or in detail, and where."""
     rng = random_source("object", split, seed)
     scene = single_object_scene(seed, *pick(rng, sorted(HELD_OUT) if split == "held-out" else SEEN))
-    return Sample((user(Image(render(scene))), assistant(caption(scene, pick(rng, LEVELS)))))
+    messages = (user(Image(render(scene))), assistant(caption(scene, pick(rng, LEVELS[:2]))))
+    return Sample(messages, {"objects": _objects(scene)})
 
 
 def region_sample(seed: int, split: str = "train") -> Sample:
-    """A picture, and a box and a phrase for every object in it: of three scenes the fullest, for every
-    object teaches something and every picture costs the same."""
-    scene = max((make_scene(3 * seed + i, split) for i in range(3)), key=lambda s: len(s.objects))
+    """A picture, and a box and a phrase for every object in it."""
+    scene = _fullest(seed, split)
+    return Sample((user(Image(render(scene))),), {"objects": _objects(scene)})
+
+
+def _objects(scene: Scene) -> list[dict[str, object]]:
     named = zip(scene.objects, boxes(scene).tolist(), strict=True)
-    return Sample(
-        (user(Image(render(scene))),), {"objects": [{"box": box, "phrase": one(full_name(o))} for o, box in named]}
-    )
+    return [{"box": box, "phrase": one(full_name(o))} for o, box in named]
+
+
+def referring_sample(seed: int, split: str = "train") -> Sample:
+    """A picture, and what is at the place of each of its objects: of three scenes the fullest."""
+    scene = _fullest(seed, split)
+    return _conversation([Image(render(scene))], _referring(scene))
 
 
 def instruction_sample(seed: int, split: str = "train") -> Sample:
     """A picture, before or after the first question, and a conversation of many turns about it:
-    questions, and now and then a caption."""
+    questions, what is where, and now and then a caption; last what gives the rest away."""
     rng = random_source("instruction", split, seed)
     scene = make_scene(seed, split)
-    turns = [(q.text, q.answer) for q in questions(scene, TRIES)]
+    turns = [(q.text, q.answer) for q in questions(scene, TRIES)] + _referring(scene)[:PLACES]
     if rng.random() < 0.3:
         level = pick(rng, LEVELS)
-        turns.insert(int(rng.random() * len(turns)), (pick(rng, DESCRIBE[level]), caption(scene, level)))
+        turns.append((pick(rng, DESCRIBE[level]), caption(scene, level)))
     return _conversation([Image(render(scene))], turns, question_first=rng.random() < 0.3)
 
 
-def text_sample(seed: int, split: str = "train") -> Sample:
-    """The same conversation with an exact caption in the picture's place, for a model of text alone."""
-    scene = make_scene(seed, split)
-    return _conversation([caption(scene, "exact") + ". "], [(q.text, q.answer) for q in questions(scene, TRIES)])
+def text_sample(seed: int, split: str = "train", scenes: int = 1) -> Sample:
+    """An exact caption in a picture's place, and a few questions, for a model of text alone: of
+    several scenes the emptiest, for looking things up is learned much sooner among few words."""
+    scene = min((make_scene(scenes * seed + i, split) for i in range(scenes)), key=lambda s: len(s.objects))
+    turns = [(q.text, q.answer) for q in questions(scene, TRIES // 4)] + _referring(scene)[:1]
+    return _conversation([caption(scene, "exact") + ". "], turns)
+
+
+def _fullest(seed: int, split: str) -> Scene:
+    """Every object teaches something, and every picture costs the same."""
+    return max((make_scene(3 * seed + i, split) for i in range(3)), key=lambda s: len(s.objects))
+
+
+def _referring(scene: Scene) -> list[tuple[str, str]]:
+    """What is at the place of each object (referring expression generation)."""
+    return [(f"What is {at(o)}?", one(full_name(o))) for o in scene.objects]
 
 
 def _conversation(shown: list[Image | str], turns: list[tuple[str, str]], question_first: bool = False) -> Sample:

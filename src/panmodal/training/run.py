@@ -9,6 +9,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,10 @@ SOURCES: dict[str, Source] = {
     "playground/captions": Playground(speech.caption_sample),
     "playground/singles": Playground(speech.single_sample),
     "playground/regions": Playground(speech.region_sample),
+    "playground/referring": Playground(speech.referring_sample),
     "playground/conversations": Playground(speech.instruction_sample),
     "playground/text": Playground(speech.text_sample),
+    "playground/short-text": Playground(partial(speech.text_sample, scenes=3)),
 }
 
 
@@ -69,6 +72,8 @@ def run_recipe(recipe: Recipe | str | os.PathLike[str], *, restart: bool = False
         for i, stage in enumerate(recipe.stages):
             states = out / "states" / f"{i}-{stage.name}"
             _run_stage(family, stage, recipe, states, Journal(out, stage, quiet), stopping)
+            family.name = recipe.name
+            family.save(out / "stages" / stage.name, getattr(torch, recipe.dtype))
     family.name = recipe.name
     family.save(out / "model", getattr(torch, recipe.dtype))
     return family

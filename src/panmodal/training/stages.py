@@ -108,12 +108,30 @@ class CaptionedPairs(Pairs):
     """Pairs told apart, and captions said: CLIP's loss and a captioner's (CoCa, Yu et al., 2022).
 
     The text tower says the captions, so that no weight is added, and sees the pooled vector alone:
-    every word of a caption then teaches it what from the contrast alone it learns slowly.
+    every word of a caption then teaches it what from the contrast alone it learns slowly. Where the
+    samples list `objects`, it says these too, as in `Regions`, so that the image tokens forget nothing.
     """
 
+    def encode(self, processor: Processor, sample: Sample) -> Any:
+        return *super().encode(processor, sample), _boxes(processor, sample)
+
+    def batch(self, processor: Processor, encoded: Sequence[Any]) -> Batch:
+        captions = [caption for _, caption, _ in encoded]
+        return _with_boxes(processor, captions, [(image, found) for image, _, found in encoded])
+
+    def weight(self, batch: Batch) -> int:
+        assert batch.images is not None
+        return len(batch.images)
+
     def loss(self, model: Any, batch: Batch) -> Tensor:
-        seen = model.image.pooled(batch.images)  # [B, D]
-        told = self.contrast(model, model.image_projection(seen), self.texts(model, batch), batch)
+        assert batch.images is not None
+        assert batch.pad is not None
+        images = len(batch.images)
+        pairs = Batch(batch.ids[:images], batch.pad[:images])
+        tokens = model.image(batch.images)
+        seen = model.image.pool(tokens)  # [N, D]
+        told = self.contrast(model, model.image_projection(seen), self.texts(model, pairs), pairs)
+        seen = torch.cat([seen, _in_boxes(model, tokens, batch, middle=True)])
         return told + captioning_loss(model, seen[:, None], batch)
 
 
@@ -121,49 +139,77 @@ class CaptionedPairs(Pairs):
 class Regions:
     """Objects in their boxes named (dense captioning, Johnson et al., 2016).
 
-    A sample's `objects` each have a `box` (x0 y0 x1 y1 in pixels) and a `phrase`. An object is the mean
-    of the image tokens that its box covers; the text tower says the phrase after it.
+    A sample's `objects` each have a `box` (x0 y0 x1 y1 in pixels) and a `phrase`, which the text tower
+    says after the mean of the image tokens that the box covers. The mean is learned from soon, but may
+    leave every token with a part of the answer; with `middle`, the token in the middle of the box must
+    know it all, so that others find it there (objects as points, Zhou et al., 2019).
     """
 
+    middle: bool
+
     def encode(self, processor: Processor, sample: Sample) -> Any:
-        objects = sample.about.get("objects")
-        if not sample.images or not objects:
+        found = _boxes(processor, sample)
+        if not sample.images or not found:
             raise InputError("a sample of regions needs a picture, and objects with a box and a phrase")
-        if processor.images.shortest is not None:
-            raise InputError(
-                "this model crops its pictures, so that boxes may fall outside: regions need one that does not"
-            )
-        width, height = sample.images[0].pixels.size
-        try:
-            found = [
-                ([x0 / width, y0 / height, x1 / width, y1 / height], str(o["phrase"]))
-                for o in objects
-                for x0, y0, x1, y1 in [o["box"]]
-            ]
-        except (KeyError, TypeError, ValueError):
-            raise InputError("an object needs a box of four numbers and a phrase") from None
         return sample.images[0], found
 
     def batch(self, processor: Processor, encoded: Sequence[Any]) -> Batch:
-        texts = processor.texts([phrase for _, found in encoded for _, phrase in found], truncate=True)
-        boxes = [[float(i), *box] for i, (_, found) in enumerate(encoded) for box, _ in found]
-        pictures = processor.pictures([image for image, _ in encoded])
-        return Batch(texts.ids, texts.pad, images=pictures, regions=torch.tensor(boxes))
+        return _with_boxes(processor, [], encoded)
 
     def weight(self, batch: Batch) -> int:
         return len(batch.ids)
 
     def loss(self, model: Any, batch: Batch) -> Tensor:
-        assert batch.regions is not None
-        grid = model.image.embed.grid
-        tokens = model.image(batch.images)[:, -(grid**2) :]  # [N, P, D], without the class token
-        edges = torch.arange(grid + 1, device=tokens.device) / grid
-        low, high = batch.regions[:, 1:3, None], batch.regions[:, 3:5, None]  # [R, 2, 1]
-        covered = (torch.minimum(high, edges[1:]) - torch.maximum(low, edges[:-1])).clamp(min=0)  # [R, 2, grid]
-        share = (covered[:, 1, :, None] * covered[:, 0, None]).flatten(1)  # [R, P]
-        share = share / share.sum(dim=1, keepdim=True)
-        objects = torch.einsum("rp,rpd->rd", share.to(tokens.dtype), tokens[batch.regions[:, 0].long()])
-        return captioning_loss(model, objects[:, None], batch)
+        return captioning_loss(model, _in_boxes(model, model.image(batch.images), batch, self.middle)[:, None], batch)
+
+
+Box = list[float]  # x0 y0 x1 y1, from 0 to 1
+
+
+def _boxes(processor: Processor, sample: Sample) -> list[tuple[Box, str]]:
+    """The objects that a sample lists: their boxes and phrases"""
+    objects = sample.about.get("objects", ())
+    if objects and processor.images.shortest is not None:
+        raise InputError(
+            "this model crops its pictures, so that boxes may fall outside: regions need one that does not"
+        )
+    try:
+        width, height = sample.images[0].pixels.size if objects else (1, 1)
+        return [
+            ([x0 / width, y0 / height, x1 / width, y1 / height], str(o["phrase"]))
+            for o in objects
+            for x0, y0, x1, y1 in [o["box"]]
+        ]
+    except (IndexError, KeyError, TypeError, ValueError):
+        raise InputError("an object needs a picture, a box of four numbers and a phrase") from None
+
+
+def _with_boxes(
+    processor: Processor, captions: Sequence[str], found: Sequence[tuple[Image, list[tuple[Box, str]]]]
+) -> Batch:
+    """The captions, if any, one for each picture; then the phrases, one for each box"""
+    phrases = [phrase for _, objects in found for _, phrase in objects]
+    texts = processor.texts([*captions, *phrases], truncate=True)
+    boxes = [[float(i), *box] for i, (_, objects) in enumerate(found) for box, _ in objects]
+    pictures = processor.pictures([image for image, _ in found])
+    return Batch(texts.ids, texts.pad, images=pictures, regions=torch.tensor(boxes).view(-1, 5))
+
+
+def _in_boxes(model: Any, tokens: Tensor, batch: Batch, middle: bool) -> Tensor:
+    """tokens [N, P, D] -> for each box the one in its middle, or the mean of those it covers [R, D]"""
+    assert batch.regions is not None
+    grid = model.image.embed.grid
+    patches = tokens[batch.regions[:, 0].long(), -(grid**2) :]  # without the class token
+    low, high = batch.regions[:, 1:3], batch.regions[:, 3:5]
+    if middle:
+        x, y = ((low + high) / 2 * grid).long().clamp(0, grid - 1).T
+        return patches[torch.arange(len(patches), device=tokens.device), y * grid + x]
+    edges = torch.arange(grid + 1, device=tokens.device) / grid
+    covered = torch.minimum(high[..., None], edges[1:]) - torch.maximum(low[..., None], edges[:-1])
+    across, down = covered.clamp(min=0).unbind(dim=1)  # [R, grid]
+    share = (down[:, :, None] * across[:, None]).flatten(1)  # [R, grid ** 2]
+    share = share / share.sum(dim=1, keepdim=True)
+    return torch.einsum("rp,rpd->rd", share.to(tokens.dtype), patches)
 
 
 def captioning_loss(model: Any, seen: Tensor, batch: Batch) -> Tensor:
@@ -225,7 +271,8 @@ OBJECTIVES: dict[str, Objective] = {
     "contrastive": Pairs(sigmoid=False),
     "sigmoid": Pairs(sigmoid=True),
     "contrastive_captioning": CaptionedPairs(sigmoid=False),
-    "regions": Regions(),
+    "regions": Regions(middle=False),
+    "points": Regions(middle=True),
     "answers": NextToken(everything=False),
     "text": NextToken(everything=True),
 }

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 import panmodal as pm
-from panmodal.half import FEW, HalfLinear, halve
 from panmodal.playground import make_scene, questions, render
+from panmodal.quick import FEW, MANY, QuickLinear, quicken
 from tests.families.small import small
 
 
@@ -16,31 +16,36 @@ def linear(bias=True):
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_few_rows_are_near_and_many_rows_are_exact(bias):
+def test_few_rows_are_near_and_more_rows_equal(bias):
     plain = linear(bias)
-    half = HalfLinear(plain)
+    quick = QuickLinear(plain)
     with torch.inference_mode():
         for rows, size in ((1, 1.0), (FEW, 1e-3), (FEW, 1e6)):  # 1e6 is beyond float16
             x = torch.randn(rows, 300) * size
             exact = plain(x)
-            assert not torch.equal(half(x), exact)
-            assert (half(x) - exact).abs().max() < 2e-3 * x.abs().max()
-        many = torch.randn(FEW + 1, 300)
-        assert torch.equal(half(many), plain(many))
-        assert half(torch.zeros(1, 300)).isfinite().all()
+            assert not torch.equal(quick(x), exact)
+            assert (quick(x) - exact).abs().max() < 2e-3 * x.abs().max()
+        for rows in (FEW + 1, 100, MANY):
+            x = torch.randn(rows // 5, 5, 300)
+            assert quick(x).shape == (rows // 5, 5, 200)
+            torch.testing.assert_close(quick(x), plain(x))
+        many = torch.randn(MANY + 1, 300)
+        assert torch.equal(quick(many), plain(many))
+        assert quick(torch.zeros(1, 300)).isfinite().all()
 
 
 def test_the_copy_follows_the_weight():
-    half = HalfLinear(linear(bias=False))
-    x = torch.randn(1, 300)
+    quick = QuickLinear(linear(bias=False))
+    x = torch.randn(FEW + 1, 300)
     with torch.inference_mode():
-        half(x)
+        quick(x), quick(x[:1])
     with torch.no_grad():
-        half.weight.mul_(3)
+        quick.weight.mul_(3)
     with torch.inference_mode():
-        assert (half(x) - x @ half.weight.T).abs().max() < 1e-2
-    half(x).sum().backward()  # learning goes through the float32 weight
-    assert half.weight.grad is not None
+        assert (quick(x) - x @ quick.weight.T).abs().max() < 1e-2
+        assert (quick(x[:1]) - x[:1] @ quick.weight.T).abs().max() < 1e-2
+    quick(x).sum().backward()  # learning goes through the float32 weight
+    assert quick.weight.grad is not None
 
 
 def test_a_quickened_model_is_saved_and_tied_as_before(tmp_path):
@@ -52,8 +57,8 @@ def test_a_quickened_model_is_saved_and_tied_as_before(tmp_path):
     assert chat.language.head.weight is chat.language.embed.vectors.weight
     chat.save(tmp_path)
     assert all(torch.equal(v, before[k]) for k, v in pm.load(tmp_path).model.state_dict().items())
-    halve(chat.model)
-    assert isinstance(chat.model.connector.up, HalfLinear)
+    quicken(chat.model)
+    assert isinstance(chat.model.connector.up, QuickLinear)
 
 
 def test_the_built_in_model_says_the_same():
