@@ -57,6 +57,7 @@ class Stopped(Exception):
 def run_recipe(recipe: Recipe | str | os.PathLike[str], *, restart: bool = False, quiet: bool = False) -> Family[Any]:
     """Runs a recipe, or goes on with a run of the same recipe that was stopped; returns the model.
 
+    Each stage leaves its model in `OUT/stages/NAME`, the last also in `OUT/model`.
     SIGTERM and SIGINT end the run after the step in progress, its state saved (a second one at
     once). `restart` throws away what an earlier run left.
     """
@@ -68,13 +69,12 @@ def run_recipe(recipe: Recipe | str | os.PathLike[str], *, restart: bool = False
     _claim(out, recipe)
     torch.manual_seed(recipe.seed)
     family = build(recipe.model)
+    family.name = recipe.name
     with _stoppable() as stopping:
         for i, stage in enumerate(recipe.stages):
             states = out / "states" / f"{i}-{stage.name}"
             _run_stage(family, stage, recipe, states, Journal(out, stage, quiet), stopping)
-            family.name = recipe.name
             family.save(out / "stages" / stage.name, getattr(torch, recipe.dtype))
-    family.name = recipe.name
     family.save(out / "model", getattr(torch, recipe.dtype))
     return family
 
