@@ -38,6 +38,7 @@ from panmodal.playground.speech import (
     text_sample,
     tokenizer,
 )
+from panmodal.training.stages import OBJECTIVES
 
 
 def test_a_seed_gives_the_same_bytes_everywhere():
@@ -237,6 +238,8 @@ def test_export(command, tmp_path):
     assert numbers.max() == len(sample.about["objects"])
     x0, y0, x1, y1 = sample.about["objects"][0]["box"]
     assert (numbers[y0:y1, x0:x1] == 1).any() and (numbers == 1).sum() == (numbers[y0:y1, x0:x1] == 1).sum()
+    for objective in ("regions", "contrastive_captioning"):  # which read the objects
+        OBJECTIVES[objective].encode(pm.load("tiny/clip").processor, sample)
     assert Pil.open(tmp_path / "out" / "overview.png").width > 1000
     assert "not empty" in command("playground", tmp_path / "out").err
 

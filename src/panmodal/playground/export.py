@@ -14,7 +14,7 @@ from PIL import Image
 from panmodal.playground.questions import questions
 from panmodal.playground.render import boxes, masks, render
 from panmodal.playground.speech import TRIES
-from panmodal.playground.words import LEVELS, caption
+from panmodal.playground.words import LEVELS, caption, full_name, one
 from panmodal.playground.world import Scene, make_scene
 
 SHOWN = 48  # scenes in the overview
@@ -57,7 +57,7 @@ def describe(scene: Scene, picture: str, size: int) -> dict[str, Any]:
         "seed": scene.seed,
         "split": scene.split,
         "background": scene.background,
-        "objects": [{**asdict(thing), "box": box} for thing, box in found],
+        "objects": [{**asdict(thing), "box": box, "phrase": one(full_name(thing))} for thing, box in found],
         "captions": {level: caption(scene, level) for level in LEVELS},
         "questions": [asdict(question) for question in asked],
     }

@@ -199,17 +199,17 @@ def _in_boxes(model: Any, tokens: Tensor, batch: Batch, middle: bool) -> Tensor:
     """tokens [N, P, D] -> for each box the one in its middle, or the mean of those it covers [R, D]"""
     assert batch.regions is not None
     grid = model.image.embed.grid
-    patches = tokens[batch.regions[:, 0].long(), -(grid**2) :]  # without the class token
-    low, high = batch.regions[:, 1:3], batch.regions[:, 3:5]
+    patches = tokens[:, -(grid**2) :]  # without the class token
+    picture, low, high = batch.regions[:, 0].long(), batch.regions[:, 1:3], batch.regions[:, 3:5]
     if middle:
         x, y = ((low + high) / 2 * grid).long().clamp(0, grid - 1).T
-        return patches[torch.arange(len(patches), device=tokens.device), y * grid + x]
+        return patches[picture, y * grid + x]
     edges = torch.arange(grid + 1, device=tokens.device) / grid
     covered = torch.minimum(high[..., None], edges[1:]) - torch.maximum(low[..., None], edges[:-1])
     across, down = covered.clamp(min=0).unbind(dim=1)  # [R, grid]
     share = (down[:, :, None] * across[:, None]).flatten(1)  # [R, grid ** 2]
     share = share / share.sum(dim=1, keepdim=True)
-    return torch.einsum("rp,rpd->rd", share.to(tokens.dtype), patches)
+    return torch.einsum("rp,rpd->rd", share.to(tokens.dtype), patches[picture])
 
 
 def captioning_loss(model: Any, seen: Tensor, batch: Batch) -> Tensor:
