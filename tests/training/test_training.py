@@ -80,7 +80,7 @@ class Named:
         return caption_sample(index)
 
 
-@pytest.mark.parametrize("objective", ["regions", "points", "contrastive_captioning"])
+@pytest.mark.parametrize("objective", ["regions", "points", "spread_points", "contrastive_captioning"])
 def test_objects_in_their_boxes_are_named(objective):
     family = small("clip", std=0.05)
     stage = Stage("four", objective, "", {"all": 2e-3}, steps=120, batch=4)
@@ -91,13 +91,15 @@ def test_objects_in_their_boxes_are_named(objective):
         OBJECTIVES[objective].encode(family.processor, broken)
 
 
-def test_an_object_is_the_mean_of_its_box_or_what_is_in_its_middle():
+def test_an_object_is_the_mean_of_its_box_or_a_token_in_it():
     """Tokens that hold their own place, on a grid of four by four"""
     places = torch.stack(torch.meshgrid(torch.arange(4.0), torch.arange(4.0), indexing="xy"), -1).view(1, 16, 2)
     model = SimpleNamespace(image=SimpleNamespace(embed=SimpleNamespace(grid=4)))
     batch = Batch(torch.zeros(2, 1), regions=torch.tensor([[0, 0.25, 0, 1, 0.5], [0, 0.5, 0.75, 0.875, 1]]))
-    assert _in_boxes(model, places, batch, middle=False).tolist() == [[2, 0.5], [pytest.approx(2 + 1 / 3), 3]]
-    assert _in_boxes(model, places, batch, middle=True).tolist() == [[2, 1], [2, 3]]
+    assert _in_boxes(model, places, batch, None).tolist() == [[2, 0.5], [pytest.approx(2 + 1 / 3), 3]]
+    assert _in_boxes(model, places, batch, 0).tolist() == [[2, 1], [2, 3]]
+    drawn = {tuple(_in_boxes(model, places, batch, 1)[0].tolist()) for _ in range(200)}
+    assert drawn == {(x, y) for x in (1, 2, 3) for y in (0, 1)}
 
 
 def test_next_token_loss_is_shifted_once_and_masked():
@@ -385,7 +387,7 @@ def test_data_that_is_not_there(recipe):
         run_recipe(read_recipe(recipe(1), ["stages.0.data=playground/txt"]), quiet=True)
 
 
-@pytest.mark.parametrize("name", ["clip", "chat"])
+@pytest.mark.parametrize("name", ["clip", "tower", "chat"])
 def test_the_recipes_that_are_shipped(name):
     recipe = read_recipe(Path(__file__).parents[2] / "recipes" / "tiny" / f"{name}.toml")
     assert recipe.name == f"tiny/{name}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from collections.abc import Sequence
 
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
@@ -21,6 +22,9 @@ DESCRIBE = {  # what asks for each level of caption
 }
 TRIES = 16  # for questions in a conversation
 PLACES = 2  # asked about in a conversation
+REASONED = 0.3  # of its questions
+WHY = "How can you tell?"
+ONE = ("existence", "absent", "colour", "shape", "size", "digit", "position")  # kinds about one object
 
 
 def caption_sample(seed: int, split: str = "train") -> Sample:
@@ -53,28 +57,26 @@ def _objects(scene: Scene) -> list[dict[str, object]]:
     return [{"box": box, "phrase": one(full_name(o))} for o, box in named]
 
 
-def referring_sample(seed: int, split: str = "train") -> Sample:
-    """A picture, and what is at the place of each of its objects: of three scenes the fullest."""
-    scene = _fullest(seed, split)
-    return _conversation([Image(render(scene))], _referring(scene))
-
-
-def instruction_sample(seed: int, split: str = "train") -> Sample:
+def instruction_sample(seed: int, split: str = "train", kinds: Sequence[str] = ()) -> Sample:
     """A picture, before or after the first question, and a conversation of many turns about it:
-    questions, what is where, and now and then a caption; last what gives the rest away."""
+    questions, of `kinds` if given, some to be answered with reasons, what is where, and now and then
+    a caption; last what gives the rest away."""
     rng = random_source("instruction", split, seed)
     scene = make_scene(seed, split)
-    turns = [(q.text, q.answer) for q in questions(scene, TRIES)] + _referring(scene)[:PLACES]
+    turns = [
+        (f"{q.text} {WHY}", f"{q.rationale} {q.answer}") if rng.random() < REASONED else (q.text, q.answer)
+        for q in questions(scene, TRIES, kinds=kinds)
+    ]
+    turns += _referring(scene)[:PLACES]
     if rng.random() < 0.3:
         level = pick(rng, LEVELS)
         turns.append((pick(rng, DESCRIBE[level]), caption(scene, level)))
     return _conversation([Image(render(scene))], turns, question_first=rng.random() < 0.3)
 
 
-def text_sample(seed: int, split: str = "train", scenes: int = 1) -> Sample:
-    """An exact caption in a picture's place, and a few questions, for a model of text alone: of
-    several scenes the emptiest, for looking things up is learned much sooner among few words."""
-    scene = min((make_scene(scenes * seed + i, split) for i in range(scenes)), key=lambda s: len(s.objects))
+def text_sample(seed: int, split: str = "train") -> Sample:
+    """An exact caption in a picture's place, and a few questions, for a model of text alone."""
+    scene = make_scene(seed, split)
     turns = [(q.text, q.answer) for q in questions(scene, TRIES // 4)] + _referring(scene)[:1]
     return _conversation([caption(scene, "exact") + ". "], turns)
 

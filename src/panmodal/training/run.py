@@ -43,10 +43,9 @@ SOURCES: dict[str, Source] = {
     "playground/captions": Playground(speech.caption_sample),
     "playground/singles": Playground(speech.single_sample),
     "playground/regions": Playground(speech.region_sample),
-    "playground/referring": Playground(speech.referring_sample),
+    "playground/lookups": Playground(partial(speech.instruction_sample, kinds=speech.ONE)),
     "playground/conversations": Playground(speech.instruction_sample),
     "playground/text": Playground(speech.text_sample),
-    "playground/short-text": Playground(partial(speech.text_sample, scenes=3)),
 }
 
 

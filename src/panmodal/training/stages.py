@@ -131,7 +131,7 @@ class CaptionedPairs(Pairs):
         tokens = model.image(batch.images)
         seen = model.image.pool(tokens)  # [N, D]
         told = self.contrast(model, model.image_projection(seen), self.texts(model, pairs), pairs)
-        seen = torch.cat([seen, _in_boxes(model, tokens, batch, middle=True)])
+        seen = torch.cat([seen, _in_boxes(model, tokens, batch, spread=0)])
         return told + captioning_loss(model, seen[:, None], batch)
 
 
@@ -141,11 +141,12 @@ class Regions:
 
     A sample's `objects` each have a `box` (x0 y0 x1 y1 in pixels) and a `phrase`, which the text tower
     says after the mean of the image tokens that the box covers. The mean is learned from soon, but may
-    leave every token with a part of the answer; with `middle`, the token in the middle of the box must
-    know it all, so that others find it there (objects as points, Zhou et al., 2019).
+    leave every token with a part of the answer; with `spread`, one token must know it all, so that others
+    find it there (objects as points, Zhou et al., 2019): the middle one, or, with more than 0, one that is
+    drawn from that share of the box around its middle.
     """
 
-    middle: bool
+    spread: float | None = None
 
     def encode(self, processor: Processor, sample: Sample) -> Any:
         found = _boxes(processor, sample)
@@ -160,7 +161,7 @@ class Regions:
         return len(batch.ids)
 
     def loss(self, model: Any, batch: Batch) -> Tensor:
-        return captioning_loss(model, _in_boxes(model, model.image(batch.images), batch, self.middle)[:, None], batch)
+        return captioning_loss(model, _in_boxes(model, model.image(batch.images), batch, self.spread)[:, None], batch)
 
 
 Box = list[float]  # x0 y0 x1 y1, from 0 to 1
@@ -195,14 +196,15 @@ def _with_boxes(
     return Batch(texts.ids, texts.pad, images=pictures, regions=torch.tensor(boxes).view(-1, 5))
 
 
-def _in_boxes(model: Any, tokens: Tensor, batch: Batch, middle: bool) -> Tensor:
-    """tokens [N, P, D] -> for each box the one in its middle, or the mean of those it covers [R, D]"""
+def _in_boxes(model: Any, tokens: Tensor, batch: Batch, spread: float | None) -> Tensor:
+    """tokens [N, P, D] -> for each box one around its middle, or the mean of those it covers [R, D]"""
     assert batch.regions is not None
     grid = model.image.embed.grid
     patches = tokens[:, -(grid**2) :]  # without the class token
     picture, low, high = batch.regions[:, 0].long(), batch.regions[:, 1:3], batch.regions[:, 3:5]
-    if middle:
-        x, y = ((low + high) / 2 * grid).long().clamp(0, grid - 1).T
+    if spread is not None:
+        off = (torch.rand_like(low) - 0.5) * spread
+        x, y = (((low + high) / 2 + off * (high - low)) * grid).long().clamp(0, grid - 1).T
         return patches[picture, y * grid + x]
     edges = torch.arange(grid + 1, device=tokens.device) / grid
     covered = torch.minimum(high[..., None], edges[1:]) - torch.maximum(low[..., None], edges[:-1])
@@ -271,8 +273,9 @@ OBJECTIVES: dict[str, Objective] = {
     "contrastive": Pairs(sigmoid=False),
     "sigmoid": Pairs(sigmoid=True),
     "contrastive_captioning": CaptionedPairs(sigmoid=False),
-    "regions": Regions(middle=False),
-    "points": Regions(middle=True),
+    "regions": Regions(),
+    "points": Regions(spread=0),
+    "spread_points": Regions(spread=0.75),
     "answers": NextToken(everything=False),
     "text": NextToken(everything=True),
 }
