@@ -44,6 +44,12 @@ def test_clip_finds_captions():
     assert report.metrics["recall_at_1"] > 0.9
 
 
+def test_clip_names_what_it_has_not_seen_together():
+    clip = pm.load("tiny/clip")
+    for split in ("test", "held-out"):
+        assert pm.evaluate(clip, "playground/zero-shot", split=split, count=200).metrics["accuracy"] > 0.85
+
+
 def test_answers_owe_to_the_picture(chat):
     own = pm.evaluate(chat, "playground/vqa", count=280).metrics["accuracy"]
     swapped = pm.evaluate(chat, "playground/vqa", count=280, pictures="swapped").metrics["accuracy"]

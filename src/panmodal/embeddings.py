@@ -119,7 +119,18 @@ def positions(x: Tensor, pad: Tensor | None, past: int = 0) -> Tensor:
     """Position of every new token, [B, T], or [1, T] if all rows agree; padding does not count."""
     if pad is None:
         return torch.arange(past, past + x.shape[1], device=x.device)[None]
+    if pad.dtype != torch.bool:
+        return visible(pad).sum(dim=-1) - 1
     return (pad.cumsum(dim=-1) - 1).clamp(min=0)[:, past:]
+
+
+def visible(pad: Tensor) -> Tensor:
+    """Which tokens may look at which, [B, T, T], where texts are packed apart: `pad` [B, T] is 0 for
+    padding, 1 for what all of a row see, and from 2 on the number of a text that the others do not.
+    A token's position is the number of those before it that it sees."""
+    seen = (pad[:, None] == pad[..., None]) | (pad == 1)[:, None]
+    itself = torch.eye(pad.shape[1], dtype=torch.bool, device=pad.device)  # else a padded row sees nothing
+    return seen.tril() & (pad > 0)[:, None] | itself
 
 
 @lru_cache(maxsize=64)

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from panmodal.embeddings import Angles, Rope, angles, positions, rotate
+from panmodal.embeddings import Angles, Rope, angles, positions, rotate, visible
 from panmodal.errors import InputError
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -201,7 +201,8 @@ class Transformer(nn.Module):
         self.norm = config.make_norm() if config.final_norm else nn.Identity()
 
     def forward(self, x: Tensor, pad: Tensor | None = None, cache: Cache | None = None) -> Tensor:
-        """x [B, T, D] -> [B, T, D]. `pad` [B, S] is True where a token, cached or new, is real."""
+        """x [B, T, D] -> [B, T, D]. `pad` [B, S] is True where a token, cached or new, is real, or, without
+        a cache, numbers texts packed apart (`visible`)."""
         past, tokens = (cache.length if cache is not None else 0), x.shape[1]
         if cache is not None:
             cache.reserve(tokens)
@@ -230,6 +231,8 @@ def attention_mask(config: TransformerConfig, tokens: int, past: int, pad: Tenso
         allowed = allowed.triu(past - window + 1)
     if pad is None:
         return allowed
+    if pad.dtype != torch.bool:
+        return (allowed & visible(pad))[:, None]
     itself = torch.eye(total, dtype=torch.bool, device=device)[past:]  # else a padded row sees nothing
     return (allowed & pad[:, None, None].bool()) | itself
 

@@ -102,6 +102,27 @@ def test_an_object_is_the_mean_of_its_box_or_a_token_in_it():
     assert drawn == {(x, y) for x in (1, 2, 3) for y in (0, 1)}
 
 
+def test_separate_answers_are_those_of_conversations_of_one_turn():
+    family = pm.load("tiny/chat")
+    model, processor = family.model.eval(), family.processor
+    picture, other = (caption_sample(seed).images[0] for seed in (0, 1))
+    said = [user(picture, "How many objects are there?"), assistant("2"), user("Is there a star?"), assistant("yes")]
+    both = [Sample(tuple(said)), Sample((user(other, "What is it?"), assistant("a red star")))]
+    apart, plain = OBJECTIVES["separate_answers"], OBJECTIVES["answers"]
+    batch = apart.batch(processor, [apart.encode(processor, sample) for sample in both])
+    with torch.inference_mode():
+        hidden = model.hidden(batch.ids, batch.images, batch.pad)
+        for row, sample in enumerate((Sample(tuple(said[:2])), both[1])):
+            alone = plain.batch(processor, [plain.encode(processor, sample)])
+            expected = model.hidden(alone.ids, alone.images)[0]
+            torch.testing.assert_close(hidden[row, : len(expected)], expected, atol=1e-4, rtol=1e-4)
+        shared, second = (batch.pad[0] == 1, batch.pad[0] == 3)
+        ids = torch.cat([batch.ids[0, shared], batch.ids[0, second]])
+        expected = model.hidden(ids[None], batch.images[:1])[0, int(shared.sum()) :]
+        torch.testing.assert_close(hidden[0, second], expected, atol=1e-4, rtol=1e-4)
+    assert processor.tokenizer.decode(batch.ids[0, second].tolist()) == "is there a star? yes"
+
+
 def test_next_token_loss_is_shifted_once_and_masked():
     hidden = torch.randn(2, 6, 10)
     labels = torch.randint(0, 10, (2, 6))

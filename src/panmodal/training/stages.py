@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from panmodal.data.processor import IGNORED, Encoded, Processor
+from panmodal.data.processor import IGNORED, Encoded, Processor, pad_rows
 from panmodal.data.sample import Batch, Image, Sample
 from panmodal.errors import InputError, suggest
 from panmodal.families.llava import Llava
@@ -239,9 +240,14 @@ def _by_length(batch: Batch, groups: int = 4) -> Iterator[tuple[Tensor, Tensor, 
 
 @dataclass(frozen=True)
 class NextToken:
-    """The tokens that the assistant says, or, with `everything`, all of them."""
+    """The tokens that the assistant says, or, with `everything`, all of them.
 
-    everything: bool
+    With `apart`, a turn after the last picture sees what comes up to it and itself, and no other turn: as
+    many conversations of one question as there are, for the price of one picture.
+    """
+
+    everything: bool = False
+    apart: bool = False
 
     def encode(self, processor: Processor, sample: Sample) -> Encoded:
         encoded = processor.encode(sample.messages)
@@ -254,7 +260,11 @@ class NextToken:
         return encoded
 
     def batch(self, processor: Processor, encoded: Sequence[Encoded]) -> Batch:
-        return processor.batch(encoded)
+        batch = processor.batch(encoded)
+        if not self.apart:
+            return batch
+        turns = pad_rows([_turns(e, processor.image_token) for e in encoded], 0).ids
+        return replace(batch, pad=turns)
 
     def weight(self, batch: Batch) -> int:
         assert batch.labels is not None
@@ -269,6 +279,16 @@ class NextToken:
         return next_token_loss(model.hidden(batch.ids, batch.pad), batch.labels, model.logits)
 
 
+def _turns(encoded: Encoded, image_token: int | None) -> list[int]:
+    """1 up to the last picture, or for the first token; then the number of the turn, from 2 on, that a token is in"""
+    shared = max((i for i, token in enumerate(encoded.ids) if token == image_token), default=0) + 1
+    turns, turn = [1] * shared, 2
+    for before, learned in pairwise(encoded.learned[shared - 1 :]):
+        turn += before and not learned
+        turns.append(turn)
+    return turns
+
+
 OBJECTIVES: dict[str, Objective] = {
     "contrastive": Pairs(sigmoid=False),
     "sigmoid": Pairs(sigmoid=True),
@@ -276,7 +296,8 @@ OBJECTIVES: dict[str, Objective] = {
     "regions": Regions(),
     "points": Regions(spread=0),
     "spread_points": Regions(spread=0.75),
-    "answers": NextToken(everything=False),
+    "answers": NextToken(),
+    "separate_answers": NextToken(apart=True),
     "text": NextToken(everything=True),
 }
 
