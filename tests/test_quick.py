@@ -66,6 +66,9 @@ def test_the_built_in_model_says_the_same():
     for seed in range(8):
         # of kinds that the model knows: where it guesses, rounding decides
         scene = make_scene(seed, "test")
-        for text in ("Describe the picture.", *(q.text for q in questions(scene, 3, kinds=("background", "shape", "size", "total")))):
+        for text in (
+            "Describe the picture.",
+            *(q.text for q in questions(scene, 3, kinds=("background", "shape", "size", "total"))),
+        ):
             asked = [pm.user(pm.Image(render(scene)), text)]
             assert quick.reply(asked, max_tokens=40) == plain.reply(asked, max_tokens=40)
