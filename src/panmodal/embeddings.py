@@ -103,6 +103,16 @@ class PatchEmbedding(nn.Module):
         return torch.cat([first, resized[0].flatten(1).T.to(first.dtype)])
 
 
+def waves(grid: int, dim: int) -> Tensor:
+    """Sines and cosines of each patch's row and column, [grid ** 2, D], as MAE's positions (He et al., 2021),
+    of wavelengths from 2 pi to 200 pi patches: learned positions that begin small, a small model may never
+    hear beside the patches."""
+    turns = torch.arange(grid)[:, None] * 100.0 ** -torch.linspace(0, 1, -(-dim // 4))
+    line = torch.cat([turns.sin(), turns.cos()], dim=1)
+    rows, columns = line[:, None].expand(-1, grid, -1), line.expand(grid, -1, -1)
+    return torch.cat([rows, columns], dim=-1).flatten(0, 1)[:, :dim]
+
+
 @dataclass(frozen=True)
 class Rope:
     """Rotary positions (Su et al., 2021). `factor` stretches them: all frequencies alike, or, with

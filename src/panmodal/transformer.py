@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from panmodal.embeddings import Angles, Rope, angles, positions, rotate, visible
+from panmodal.embeddings import Angles, PatchEmbedding, Rope, angles, positions, rotate, visible, waves
 from panmodal.errors import InputError
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -239,13 +239,16 @@ def attention_mask(config: TransformerConfig, tokens: int, past: int, pad: Tenso
 
 def initialise(module: nn.Module, std: float | None = None) -> None:
     """Fresh weights: normal, by default of variance 1 / fan-in, so that narrow models start no quieter
-    than wide ones (LeCun et al., 1998); those that end a residual branch smaller by depth, as GPT-2's."""
+    than wide ones (LeCun et al., 1998); those that end a residual branch smaller by depth, as GPT-2's. The
+    positions of patches begin as `waves`."""
     for name, parameter in module.named_parameters():
         if parameter.ndim > 1 or "class_token" in name or "query" in name:
             nn.init.normal_(parameter, std=std or math.prod(parameter.shape[1:] or parameter.shape) ** -0.5)
         elif name.endswith("bias"):
             nn.init.zeros_(parameter)
     for part in module.modules():
+        if isinstance(part, PatchEmbedding):
+            part.positions.data[-(part.grid**2) :] = waves(part.grid, part.positions.shape[1])
         if isinstance(part, Transformer):
             for name, parameter in part.blocks.named_parameters():
                 if name.endswith(("attn.out.weight", "mlp.down.weight")):

@@ -12,7 +12,7 @@ from panmodal.data.sample import Image, Sample, assistant, user
 from panmodal.data.tokens import Tokenizer
 from panmodal.playground.questions import questions
 from panmodal.playground.render import boxes, render
-from panmodal.playground.words import LEVELS, at, caption, full_name, one
+from panmodal.playground.words import LEVELS, at, caption, full_name, one, region
 from panmodal.playground.world import HELD_OUT, SEEN, Scene, make_scene, pick, random_source, single_object_scene
 
 DESCRIBE = {  # what asks for each level of caption
@@ -47,14 +47,15 @@ def single_sample(seed: int, split: str = "train") -> Sample:
 
 
 def region_sample(seed: int, split: str = "train") -> Sample:
-    """A picture, and a box and a phrase for every object in it."""
-    scene = _fullest(seed, split)
+    """A picture, and a box and a phrase for every object in it: of three scenes the fullest, for a picture
+    costs the same however much there is to learn from it."""
+    scene = max((make_scene(3 * seed + i, split) for i in range(3)), key=lambda s: len(s.objects))
     return Sample((user(Image(render(scene))),), {"objects": _objects(scene)})
 
 
 def _objects(scene: Scene) -> list[dict[str, object]]:
     named = zip(scene.objects, boxes(scene).tolist(), strict=True)
-    return [{"box": box, "phrase": one(full_name(o))} for o, box in named]
+    return [{"box": box, "phrase": f"{one(full_name(o))} {region(o)}"} for o, box in named]
 
 
 def instruction_sample(seed: int, split: str = "train", kinds: Sequence[str] = ()) -> Sample:
@@ -79,11 +80,6 @@ def text_sample(seed: int, split: str = "train") -> Sample:
     scene = make_scene(seed, split)
     turns = [(q.text, q.answer) for q in questions(scene, TRIES // 4)] + _referring(scene)[:1]
     return _conversation([caption(scene, "exact") + ". "], turns)
-
-
-def _fullest(seed: int, split: str) -> Scene:
-    """Every object teaches something, and every picture costs the same."""
-    return max((make_scene(3 * seed + i, split) for i in range(3)), key=lambda s: len(s.objects))
 
 
 def _referring(scene: Scene) -> list[tuple[str, str]]:

@@ -62,6 +62,9 @@ class Objective(Protocol):
     def encode(self, processor: Processor, sample: Sample) -> Any:
         """One sample, checked and decoded; raises InputError if it cannot be used."""
 
+    def length(self, encoded: Any) -> int:
+        """Samples of a step that are alike in this share a batch; 0 where their order is kept."""
+
     def batch(self, processor: Processor, encoded: Sequence[Any]) -> Batch: ...
 
     def weight(self, batch: Batch) -> int:
@@ -81,6 +84,9 @@ class Pairs:
             raise InputError("a pair needs a picture and, last, a text")
         sample.images[0].pixels  # noqa: B018 (decoded here, so that a broken file is found here)
         return sample.images[0], sample.messages[-1].text
+
+    def length(self, encoded: Any) -> int:
+        return 0
 
     def batch(self, processor: Processor, encoded: Sequence[tuple[Image, str]]) -> Batch:
         texts = processor.texts([text for _, text in encoded], truncate=True)
@@ -132,7 +138,7 @@ class CaptionedPairs(Pairs):
         tokens = model.image(batch.images)
         seen = model.image.pool(tokens)  # [N, D]
         told = self.contrast(model, model.image_projection(seen), self.texts(model, pairs), pairs)
-        seen = torch.cat([seen, _in_boxes(model, tokens, batch, spread=0)])
+        seen = torch.cat([seen, _in_boxes(model, tokens, batch, points=True)])
         return told + captioning_loss(model, seen[:, None], batch)
 
 
@@ -142,18 +148,20 @@ class Regions:
 
     A sample's `objects` each have a `box` (x0 y0 x1 y1 in pixels) and a `phrase`, which the text tower
     says after the mean of the image tokens that the box covers. The mean is learned from soon, but may
-    leave every token with a part of the answer; with `spread`, one token must know it all, so that others
-    find it there (objects as points, Zhou et al., 2019): the middle one, or, with more than 0, one that is
-    drawn from that share of the box around its middle.
+    leave every token with a part of the answer; with `points`, one token, drawn from the box's inner three
+    quarters, must know it all, so that whoever looks there finds it (after objects as points, Zhou et al., 2019).
     """
 
-    spread: float | None = None
+    points: bool = False
 
     def encode(self, processor: Processor, sample: Sample) -> Any:
         found = _boxes(processor, sample)
         if not sample.images or not found:
             raise InputError("a sample of regions needs a picture, and objects with a box and a phrase")
         return sample.images[0], found
+
+    def length(self, encoded: Any) -> int:
+        return 0
 
     def batch(self, processor: Processor, encoded: Sequence[Any]) -> Batch:
         return _with_boxes(processor, [], encoded)
@@ -162,7 +170,7 @@ class Regions:
         return len(batch.ids)
 
     def loss(self, model: Any, batch: Batch) -> Tensor:
-        return captioning_loss(model, _in_boxes(model, model.image(batch.images), batch, self.spread)[:, None], batch)
+        return captioning_loss(model, _in_boxes(model, model.image(batch.images), batch, self.points)[:, None], batch)
 
 
 Box = list[float]  # x0 y0 x1 y1, from 0 to 1
@@ -197,14 +205,14 @@ def _with_boxes(
     return Batch(texts.ids, texts.pad, images=pictures, regions=torch.tensor(boxes).view(-1, 5))
 
 
-def _in_boxes(model: Any, tokens: Tensor, batch: Batch, spread: float | None) -> Tensor:
-    """tokens [N, P, D] -> for each box one around its middle, or the mean of those it covers [R, D]"""
+def _in_boxes(model: Any, tokens: Tensor, batch: Batch, points: bool) -> Tensor:
+    """tokens [N, P, D] -> for each box one of its inner three quarters, or the mean of those it covers [R, D]"""
     assert batch.regions is not None
     grid = model.image.embed.grid
     patches = tokens[:, -(grid**2) :]  # without the class token
     picture, low, high = batch.regions[:, 0].long(), batch.regions[:, 1:3], batch.regions[:, 3:5]
-    if spread is not None:
-        off = (torch.rand_like(low) - 0.5) * spread
+    if points:
+        off = (torch.rand_like(low) - 0.5) * 0.75
         x, y = (((low + high) / 2 + off * (high - low)) * grid).long().clamp(0, grid - 1).T
         return patches[picture, y * grid + x]
     edges = torch.arange(grid + 1, device=tokens.device) / grid
@@ -259,6 +267,9 @@ class NextToken:
             raise InputError("the assistant says nothing in this conversation: there is nothing to learn")
         return encoded
 
+    def length(self, encoded: Encoded) -> int:
+        return len(encoded.ids)
+
     def batch(self, processor: Processor, encoded: Sequence[Encoded]) -> Batch:
         batch = processor.batch(encoded)
         if not self.apart:
@@ -294,8 +305,7 @@ OBJECTIVES: dict[str, Objective] = {
     "sigmoid": Pairs(sigmoid=True),
     "contrastive_captioning": CaptionedPairs(sigmoid=False),
     "regions": Regions(),
-    "points": Regions(spread=0),
-    "spread_points": Regions(spread=0.75),
+    "points": Regions(points=True),
     "answers": NextToken(),
     "separate_answers": NextToken(apart=True),
     "text": NextToken(everything=True),

@@ -56,28 +56,28 @@ def batches(
 ) -> Iterator[tuple[list[Batch], Position]]:
     """The batches of each step, made one step ahead, and the position after them.
 
-    A sample that cannot be used is counted and skipped; beyond BAD_SHARE, TrainingError says why.
+    Samples of like length share a batch, for padding costs as much as text does. One that cannot be
+    used is counted and skipped; beyond BAD_SHARE, TrainingError says why.
     """
     objective = OBJECTIVES[stage.objective]
     position = start
 
     def step() -> tuple[list[Batch], Position]:
         nonlocal position
-        made = []
-        for _ in range(stage.accumulate):
-            encoded: list[Any] = []
-            while len(encoded) < stage.batch:
-                number = sample_number(source, seed, position.taken)
-                skipped = position.skipped
-                try:
-                    encoded.append(objective.encode(processor, source.sample(number)))
-                except InputError as error:
-                    skipped = Counter(skipped) + Counter([str(error)])
-                position = Position(position.taken + 1, skipped)
-                if position.bad > BAD_SHARE * max(position.taken, 1 / BAD_SHARE):
-                    raise TrainingError(_too_many(position))
-            made.append(objective.batch(processor, encoded))
-        return made, position
+        encoded: list[Any] = []
+        while len(encoded) < stage.batch * stage.accumulate:
+            number = sample_number(source, seed, position.taken)
+            skipped = position.skipped
+            try:
+                encoded.append(objective.encode(processor, source.sample(number)))
+            except InputError as error:
+                skipped = Counter(skipped) + Counter([str(error)])
+            position = Position(position.taken + 1, skipped)
+            if position.bad > BAD_SHARE * max(position.taken, 1 / BAD_SHARE):
+                raise TrainingError(_too_many(position))
+        encoded.sort(key=objective.length)
+        made = [encoded[i : i + stage.batch] for i in range(0, len(encoded), stage.batch)]
+        return [objective.batch(processor, some) for some in made], position
 
     with ThreadPoolExecutor(1) as ahead:
         coming = ahead.submit(step)
