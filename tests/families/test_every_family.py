@@ -217,6 +217,8 @@ def test_families_say_what_they_cannot_do():
         pm.compose(small("llama"), "mlp", small("llama"))
     with pytest.raises(pm.InputError, match="did you mean 'linear'"):
         pm.compose(small("clip"), "lineer", small("llama"))
+    with pytest.raises(pm.InputError, match="no vision layer -3: -1 is the last, -2 the first"):
+        pm.compose(small("clip"), "mlp", small("llama"), layer=-3)
     with pytest.raises(pm.InputError, match="at least one label"):
         small("clip").classify(scene_picture(0), [])
     with pytest.raises(pm.InputError, match="no classification head"):
@@ -240,11 +242,12 @@ def test_a_composed_model_saves_and_loads(name, tmp_path):
     assert again.processor.image_vectors == (4 if name.endswith("shuffle") else 16)
 
 
-def test_a_composed_model_is_one_for_the_reference_too(tmp_path):
+@pytest.mark.parametrize("layer", [-1, -2])
+def test_a_composed_model_is_one_for_the_reference_too(layer, tmp_path):
     """LLaVA's own layout: the reference loads it whole, the towers' unused last layers included."""
     import transformers as tf
 
-    family = small("llava")
+    family = pm.compose(small("clip"), "mlp", small("llama"), layer)
     family.save(tmp_path)
     theirs, told = tf.LlavaForConditionalGeneration.from_pretrained(tmp_path, output_loading_info=True)
     assert not told["missing_keys"] and not told["unexpected_keys"] and not told["mismatched_keys"]

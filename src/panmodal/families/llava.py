@@ -20,7 +20,7 @@ from panmodal.data.sample import Image
 from panmodal.data.template import ChatTemplate
 from panmodal.data.tokens import Tokenizer
 from panmodal.encoders import ImageEncoder
-from panmodal.errors import CheckpointError
+from panmodal.errors import CheckpointError, InputError
 from panmodal.families.base import Family
 from panmodal.families.chat import Chat
 from panmodal.language import LanguageModel, splice
@@ -154,14 +154,16 @@ PROJECTOR_NAMES: dict[str, Names] = {  # published for the MLP; the others follo
 }
 
 
-def compose(vision: Family[Any], connector: str, language: Chat[LanguageModel]) -> LlavaChat:
+def compose(vision: Family[Any], connector: str, language: Chat[LanguageModel], layer: int = -2) -> LlavaChat:
     """A new model from an image encoder (or CLIP's image tower) and a language model.
 
-    Their weights are taken over, not copied; the connector is untrained. Features are read one
-    layer before the encoder's last, as LLaVA does.
+    Their weights are taken over, not copied; the connector is untrained. Features are read after
+    the encoder's layer `layer`: -1 is its last, -2 the one before, as in LLaVA.
     """
     make_connector(connector, 1, 1)  # a wrong name is told before anything is done
     tower, seen = vision.image_tower()
+    if not -tower.body.config.depth <= layer < 0:
+        raise InputError(f"there is no vision layer {layer}: -1 is the last, {-tower.body.config.depth} the first")
     tokenizer = language.processor.tokenizer
     token = tokenizer.add_special("<image>")
     words = language.model.embed.vectors.weight
@@ -174,7 +176,7 @@ def compose(vision: Family[Any], connector: str, language: Chat[LanguageModel]) 
         "vision_config": seen,
         "text_config": {**language.config, "vocab_size": rows},
         "image_token_index": token,
-        "vision_feature_layer": -2,
+        "vision_feature_layer": layer,
         "vision_feature_select_strategy": "default" if has_class_token else "full",
         "tie_word_embeddings": language.model.tied,
     }

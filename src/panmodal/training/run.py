@@ -107,7 +107,7 @@ def build(spec: ModelSpec | str) -> Family[Any]:
     language = build(spec.language)
     if not isinstance(language, Chat):
         raise InputError(f"{spec.language!r} is no language model")
-    return compose(build(str(spec.vision)), spec.connector, language)
+    return compose(build(str(spec.vision)), spec.connector, language, spec.vision_layer)
 
 
 def _files(spec: ModelSpec) -> dict[str, bytes]:
