@@ -31,6 +31,7 @@ from panmodal.playground import (
 from panmodal.playground.recognise import is_scene
 from panmodal.playground.speech import (
     caption_sample,
+    digit_sample,
     instruction_sample,
     region_sample,
     single_sample,
@@ -246,6 +247,13 @@ def test_export(command, tmp_path):
 def test_regions_are_many():
     usual = sum(len(make_scene(seed).objects) for seed in range(200))
     assert sum(len(region_sample(seed).about["objects"]) for seed in range(200)) > usual + 200
+
+
+def test_digits_are_many():
+    for seed in range(50):
+        phrases = [o["phrase"] for o in digit_sample(seed).about["objects"]]
+        assert sum("digit" not in phrase for phrase in phrases) <= 1 <= len(phrases)
+    assert sum(len(digit_sample(seed).about["objects"]) for seed in range(200)) > 500
 
 
 def test_objects_are_listed_with_their_boxes():

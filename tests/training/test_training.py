@@ -332,6 +332,14 @@ def losses_of(out: Path) -> list[float]:
     return [loss for stage in read_log(out).values() for _, loss in sorted(stage.items())]
 
 
+def test_a_finished_run_shows_what_was_done(recipe, capsys):
+    read = read_recipe(recipe())
+    run_recipe(read, quiet=True)
+    run_recipe(read)
+    shown = capsys.readouterr().err
+    assert "6/6" in shown and "4/4" in shown and "nan" not in shown
+
+
 def test_a_recipe_runs(recipe, tmp_path):
     family = run_recipe(recipe(), quiet=True)
     out = tmp_path / "out"

@@ -13,7 +13,16 @@ from panmodal.data.tokens import Tokenizer
 from panmodal.playground.questions import questions
 from panmodal.playground.render import boxes, render
 from panmodal.playground.words import LEVELS, at, caption, full_name, one, region
-from panmodal.playground.world import HELD_OUT, SEEN, Scene, make_scene, pick, random_source, single_object_scene
+from panmodal.playground.world import (
+    HELD_OUT,
+    SEEN,
+    Object,
+    Scene,
+    make_scene,
+    pick,
+    random_source,
+    single_object_scene,
+)
 
 DESCRIBE = {  # what asks for each level of caption
     "brief": ("What is in the picture?", "Name the objects.", "Describe the picture briefly.", "Caption this picture."),
@@ -51,6 +60,19 @@ def region_sample(seed: int, split: str = "train") -> Sample:
     costs the same however much there is to learn from it."""
     scene = max((make_scene(3 * seed + i, split) for i in range(3)), key=lambda s: len(s.objects))
     return Sample((user(Image(render(scene))),), {"objects": _objects(scene)})
+
+
+def digit_sample(seed: int, split: str = "train") -> Sample:
+    """As `region_sample`, but of four scenes that with the most digits, and of its objects those that carry
+    one, and one other: digits are rare, small, and the last to be learned."""
+    scene = max((make_scene(4 * seed + i, split) for i in range(4)), key=lambda s: sum(map(_carries, s.objects)))
+    listed = sorted(zip(scene.objects, _objects(scene), strict=True), key=lambda pair: not _carries(pair[0]))
+    objects = [said for _, said in listed][: 1 + sum(map(_carries, scene.objects))]
+    return Sample((user(Image(render(scene))),), {"objects": objects})
+
+
+def _carries(thing: Object) -> bool:
+    return thing.digit is not None
 
 
 def _objects(scene: Scene) -> list[dict[str, object]]:

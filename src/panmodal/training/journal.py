@@ -36,7 +36,11 @@ class Journal:
             console=Console(stderr=True),
             disable=quiet,
         )
-        self.task = self.bar.add_task(stage.name, total=stage.steps, loss=math.nan, speed=0.0, note="")
+        before = read_log(out).get(stage.name, {0: math.nan})  # what a stopped run has done already
+        last = max(before)
+        self.task = self.bar.add_task(
+            stage.name, total=stage.steps, completed=last, loss=before[last], speed=0.0, note=""
+        )
 
     def __enter__(self) -> Self:
         self.file = (self.out / "log.jsonl").open("a", encoding="utf-8")

@@ -43,6 +43,7 @@ SOURCES: dict[str, Source] = {
     "playground/captions": Playground(speech.caption_sample),
     "playground/singles": Playground(speech.single_sample),
     "playground/regions": Playground(speech.region_sample),
+    "playground/digits": Playground(speech.digit_sample),
     "playground/lookups": Playground(partial(speech.instruction_sample, kinds=speech.ONE)),
     "playground/conversations": Playground(speech.instruction_sample),
     "playground/text": Playground(speech.text_sample),
