@@ -68,7 +68,7 @@ def test_the_built_in_model_says_the_same():
         scene = make_scene(seed, "test")
         for text in (
             "Describe the picture.",
-            *(q.text for q in questions(scene, 3, kinds=("background", "shape", "size", "total"))),
+            *(q.text for q in questions(scene, 3, kinds=("background", "shape", "size", "position"))),
         ):
             asked = [pm.user(pm.Image(render(scene)), text)]
             assert quick.reply(asked, max_tokens=40) == plain.reply(asked, max_tokens=40)
