@@ -16,7 +16,6 @@ from panmodal.playground.words import LEVELS, at, caption, full_name, one, regio
 from panmodal.playground.world import (
     HELD_OUT,
     SEEN,
-    Object,
     Scene,
     make_scene,
     pick,
@@ -65,14 +64,11 @@ def region_sample(seed: int, split: str = "train") -> Sample:
 def digit_sample(seed: int, split: str = "train") -> Sample:
     """As `region_sample`, but of four scenes that with the most digits, and of its objects those that carry
     one, and one other: digits are rare, small, and the last to be learned."""
-    scene = max((make_scene(4 * seed + i, split) for i in range(4)), key=lambda s: sum(map(_carries, s.objects)))
-    listed = sorted(zip(scene.objects, _objects(scene), strict=True), key=lambda pair: not _carries(pair[0]))
-    objects = [said for _, said in listed][: 1 + sum(map(_carries, scene.objects))]
-    return Sample((user(Image(render(scene))),), {"objects": objects})
-
-
-def _carries(thing: Object) -> bool:
-    return thing.digit is not None
+    scenes = (make_scene(4 * seed + i, split) for i in range(4))
+    scene = max(scenes, key=lambda s: sum(o.digit is not None for o in s.objects))
+    listed = list(zip(scene.objects, _objects(scene), strict=True))
+    with_digit, without = [said for o, said in listed if o.digit], [said for o, said in listed if not o.digit]
+    return Sample((user(Image(render(scene))),), {"objects": with_digit + without[:1]})
 
 
 def _objects(scene: Scene) -> list[dict[str, object]]:

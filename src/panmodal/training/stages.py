@@ -63,7 +63,8 @@ class Objective(Protocol):
         """One sample, checked and decoded; raises InputError if it cannot be used."""
 
     def length(self, encoded: Any) -> int:
-        """Samples of a step that are alike in this share a batch; 0 where their order is kept."""
+        """Samples of a step that are alike in this share a batch."""
+        return 0  # the order is kept
 
     def batch(self, processor: Processor, encoded: Sequence[Any]) -> Batch: ...
 
@@ -74,7 +75,7 @@ class Objective(Protocol):
 
 
 @dataclass(frozen=True)
-class Pairs:
+class Pairs(Objective):
     """The first picture and the last words of each sample, against those of the others."""
 
     sigmoid: bool
@@ -84,9 +85,6 @@ class Pairs:
             raise InputError("a pair needs a picture and, last, a text")
         sample.images[0].pixels  # noqa: B018 (decoded here, so that a broken file is found here)
         return sample.images[0], sample.messages[-1].text
-
-    def length(self, encoded: Any) -> int:
-        return 0
 
     def batch(self, processor: Processor, encoded: Sequence[tuple[Image, str]]) -> Batch:
         texts = processor.texts([text for _, text in encoded], truncate=True)
@@ -143,7 +141,7 @@ class CaptionedPairs(Pairs):
 
 
 @dataclass(frozen=True)
-class Regions:
+class Regions(Objective):
     """Objects in their boxes named (dense captioning, Johnson et al., 2016).
 
     A sample's `objects` each have a `box` (x0 y0 x1 y1 in pixels) and a `phrase`, which the text tower
@@ -159,9 +157,6 @@ class Regions:
         if not sample.images or not found:
             raise InputError("a sample of regions needs a picture, and objects with a box and a phrase")
         return sample.images[0], found
-
-    def length(self, encoded: Any) -> int:
-        return 0
 
     def batch(self, processor: Processor, encoded: Sequence[Any]) -> Batch:
         return _with_boxes(processor, [], encoded)
