@@ -14,15 +14,15 @@ from panmodal.transformer import initialise
 PICTURES = {"image_processor_type": "SiglipImageProcessor", "size": {"height": 32, "width": 32}}
 TOWER = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64)
 SEEN = dict(**TOWER, image_size=32, patch_size=8)
-READ = dict(**TOWER, vocab_size=342, max_position_embeddings=96, eos_token_id=3)
-SPOKEN = dict(**TOWER, vocab_size=342, max_position_embeddings=256, tie_word_embeddings=True)
+READ = dict(**TOWER, vocab_size=344, max_position_embeddings=96, eos_token_id=3)
+SPOKEN = dict(**TOWER, vocab_size=344, max_position_embeddings=256, tie_word_embeddings=True)
 
 CONFIGS = {
     "clip": dict(model_type="clip", vision_config=SEEN, text_config=READ, projection_dim=16),
     "siglip": dict(model_type="siglip", vision_config=SEEN, text_config=READ),
     "llama": dict(model_type="llama", **SPOKEN),
     "qwen3": dict(model_type="qwen3", num_key_value_heads=2, head_dim=8, **SPOKEN),
-    "gpt2": dict(model_type="gpt2", n_embd=32, n_layer=2, n_head=4, vocab_size=342, n_positions=256),
+    "gpt2": dict(model_type="gpt2", n_embd=32, n_layer=2, n_head=4, vocab_size=344, n_positions=256),
     "opt": dict(model_type="opt", ffn_dim=64, word_embed_proj_dim=32, **SPOKEN),
     "vit": dict(model_type="vit", **SEEN),
     "dinov2": dict(model_type="dinov2", **SEEN),

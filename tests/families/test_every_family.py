@@ -6,7 +6,9 @@ import pytest
 import torch
 
 import panmodal as pm
+import panmodal.families.chat
 from panmodal.data.sample import Image, Sample, assistant, user
+from panmodal.data.template import ChatTemplate
 from panmodal.playground import caption, make_scene, render
 from panmodal.training import Stage, train
 from tests.families.small import CHATS, EMBEDDERS, NAMES, small
@@ -196,6 +198,21 @@ def test_a_stop_string_ends_the_reply_and_is_not_said():
     stop = text.split()[4]
     cut = family.reply("tell me", max_tokens=30, stop=(stop,)).text
     assert cut == text[: text.index(stop)]
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_thoughts_are_left_out_unless_they_are_asked_for(begun, monkeypatch):
+    """As Qwen3 thinks: from a tag that it says itself, or that its template says for it."""
+    family = small("qwen3")
+    opening = "<think>" if begun else ""
+    monkeypatch.setattr(family.processor, "_template", ChatTemplate(family.processor.template.source + opening))
+    said = "the star is red. </think> no" if begun else "<think> the star is red. </think> no"
+    ids = family.processor.tokenizer.encode(said, special=False)
+    monkeypatch.setattr(panmodal.families.chat, "generate", lambda *_, **__: (torch.tensor([i]) for i in ids))
+    assert family.reply("is it blue?").text == "no"
+    assert [r.text for r in family.reply_all([[pm.user("is it blue?")]])] == ["no"]
+    assert family.reply("is it blue?", stop=("star",)).text == "no"
+    assert family.reply("is it blue?", thoughts=True).text == said
 
 
 def test_an_unknown_option_is_an_error():

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter, defaultdict
 
 import numpy as np
@@ -30,12 +31,15 @@ from panmodal.playground import (
 )
 from panmodal.playground.recognise import is_scene
 from panmodal.playground.speech import (
+    HARD,
+    WHY,
     caption_sample,
     digit_sample,
     instruction_sample,
     region_sample,
     single_sample,
     text_sample,
+    thought_sample,
     tokenizer,
 )
 from panmodal.training.stages import OBJECTIVES
@@ -52,7 +56,7 @@ def test_a_seed_gives_the_same_bytes_everywhere():
             digest.update(render(scene, 71).tobytes())
             digest.update("".join(caption(scene, level) for level in LEVELS).encode())
             digest.update(repr(questions(scene, 20)).encode())
-    assert digest.hexdigest() == "a4ddcf1e922f1c28e9b9e467e2c2c65ce10725139c7da23faba7913966abad6e"
+    assert digest.hexdigest() == "4db35516fd0864c5df3f51b35714e8e398ebd5dbab64347292288426f0b255f4"
 
 
 def test_splits_do_not_meet():
@@ -270,10 +274,10 @@ def test_objects_are_listed_with_their_boxes():
 
 def test_places_are_asked_about_last():
     """What a turn gives away must not spare the earlier ones a look at the picture."""
-    scene = make_scene(5)
-    texts = [m.text for m in instruction_sample(5).messages]
+    scene = make_scene(6)
+    texts = [m.text for m in instruction_sample(6).messages]
     places = [i for i, text in enumerate(texts) if text.startswith("What is at ")]
-    assert places and min(places) >= 2 * len(questions(scene, 16))
+    assert places and min(places) >= 2 * len(questions(scene, 16, kinds=(*KINDS, *HARD)))
     for asked, said in zip(texts[min(places) :: 2], texts[min(places) + 1 :: 2], strict=True):
         x, y = map(int, asked.removeprefix("What is at ").rstrip("?").split())
         (there,) = [o for o in scene.objects if (o.x, o.y) == (x, y)]
@@ -290,3 +294,15 @@ def test_some_questions_are_answered_with_reasons():
                 assert said.count(".") == 1
                 turns += 1
     assert turns > 20
+
+
+def test_two_things_are_compared_after_thoughts():
+    thought = re.compile("<think>(.+)[.]</think>(yes|no)")
+    for seed in range(50):
+        texts = [m.text for m in thought_sample(seed).messages]
+        assert texts and all(thought.fullmatch(said) for said in texts[1::2])
+        texts = [m.text for m in instruction_sample(seed).messages]
+        for asked, said in zip(texts[::2], texts[1::2], strict=True):
+            compares = re.match(r"(Is the .*(left|right|above|below) |Are there (more|fewer) |.* the same )", asked)
+            if not asked.endswith(WHY):
+                assert bool(thought.fullmatch(said)) == bool(compares), asked

@@ -292,7 +292,7 @@ tokenizer = "playground"
 chat_template = "{{% for m in messages %}}{{{{ m['content'] }}}}</s>{{% endfor %}}"
 [model.config]
 model_type = "llama"
-vocab_size = 342
+vocab_size = 344
 hidden_size = 32
 intermediate_size = 64
 num_hidden_layers = 2

@@ -24,6 +24,7 @@ def run(
     max_tokens: Annotated[int, typer.Option(help="The longest answer, in tokens.")] = 256,
     temperature: Annotated[float, typer.Option(help="0: the likeliest answer; more: more varied ones.")] = 0.0,
     seed: Annotated[int | None, typer.Option(help="Makes varied answers repeatable.")] = None,
+    thoughts: Annotated[bool, typer.Option("--thoughts", help="Show what the model thinks before it answers.")] = False,
     device: Device = "cpu",
     allow_pickle: AllowPickle = False,
     json: Json = False,
@@ -39,7 +40,12 @@ def run(
     if len(inputs) < 2 and not conversations:
         raise InputError("give one or more pictures and then the question")
     chat = load_model(model, "reply", device, allow_pickle)
-    options: dict[str, Any] = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
+    options: dict[str, Any] = {
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "seed": seed,
+        "thoughts": thoughts,
+    }
     if conversations:
         _answer_file(chat, Path(inputs[0]), options, json)
         return

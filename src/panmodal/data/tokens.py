@@ -19,6 +19,8 @@ from tokenizers import Tokenizer as Backend
 
 from panmodal.errors import CheckpointError
 
+THINKING = ("<think>", "</think>")  # what a model puts around its thoughts before an answer, as Qwen3 does
+
 
 class Spans(NamedTuple):
     ids: list[int]

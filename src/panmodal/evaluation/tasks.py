@@ -85,7 +85,7 @@ def _vqa(model: Chat[Any], asked: Asked) -> tuple[int, dict[str, Any]]:
         parts = [Image(render(shown))] if shown else []
         batch.append((question, [user(*parts, question.text)]))
         if len(batch) == 64 or done == asked.count:
-            replies = model.reply_all([conversation for _, conversation in batch], rows=64, max_tokens=8)
+            replies = model.reply_all([conversation for _, conversation in batch], rows=64, max_tokens=64)
             for (q, _), reply in zip(batch, replies, strict=True):
                 right[q.kind].append(exact_match(reply.text, q.answer))
                 answers[q.kind][q.answer] += 1

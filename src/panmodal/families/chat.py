@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from panmodal.data.processor import Encoded, pad_rows
 from panmodal.data.sample import Image, Message, as_conversation, assistant
 from panmodal.data.template import PLAIN
-from panmodal.data.tokens import Tokenizer
+from panmodal.data.tokens import THINKING, Tokenizer
 from panmodal.errors import InputError, suggest
 from panmodal.families.base import Family
 from panmodal.generate import ENDED, Sampling, generate
@@ -50,14 +50,18 @@ class Chat(Family[M]):
     def vectors(self, ids: Tensor, images: Tensor | None) -> Tensor:
         """ids [B, T], vectors of their pictures [N, P, D] -> [B, T, D]"""
 
-    def reply(self, said: str | Message | Iterable[Message], **options: Any) -> Message:
+    def reply(self, said: str | Message | Iterable[Message], *, thoughts: bool = False, **options: Any) -> Message:
         """The assistant's answer to a question, a message or a conversation.
 
         Options are those of `Sampling`: `max_tokens`, `temperature`, `top_p`, `seed`, `stop`, …
+        What a model thinks before it answers, between `<think>` and `</think>` as Qwen3 does, counts
+        among its tokens, and is left out of the answer unless `thoughts` are asked for.
         """
-        return assistant("".join(self.stream(said, **options)))
+        return assistant("".join(self.stream(said, thoughts=thoughts, **options)))
 
-    def stream(self, said: str | Message | Iterable[Message], **options: Any) -> Iterator[str]:
+    def stream(
+        self, said: str | Message | Iterable[Message], *, thoughts: bool = False, **options: Any
+    ) -> Iterator[str]:
         """The answer, piece by piece as it is found."""
         encoded = self.processor.encode(as_conversation(said), reply=True)
         sampling = self._sampling(options, len(encoded.ids))
@@ -67,7 +71,7 @@ class Chat(Family[M]):
         fresh = [image for image, first in zip(encoded.images, self._firsts(encoded), strict=True) if first >= known]
         with torch.inference_mode():
             x = self.vectors(ids[:, known:], self._look(fresh))
-        text = _Pieces(self.processor.tokenizer, sampling.stop, strip=self._chats)
+        text = self._pieces(encoded, sampling, thoughts)
         chosen: list[int] = []
         for token in generate(self.language, ids, x, sampling, self._ends, cache=cache):
             chosen.append(int(token))
@@ -88,8 +92,8 @@ class Chat(Family[M]):
             with torch.inference_mode():
                 x = self.vectors(batch.ids, self._look([image for e in encoded for image in e.images]))
             tokens = generate(self.language, batch.ids, x, sampling, self._ends, batch.pad)
-            for row in torch.stack(list(tokens), dim=1).tolist():
-                text = _Pieces(self.processor.tokenizer, sampling.stop, strip=self._chats)
+            for asked, row in zip(encoded, torch.stack(list(tokens), dim=1).tolist(), strict=True):
+                text = self._pieces(asked, sampling, thoughts=False)
                 pieces = [piece for token in row if not text.stopped for piece in text.add(token)]
                 replies.append(assistant("".join([*pieces, *text.rest()])))
         return replies
@@ -104,9 +108,11 @@ class Chat(Family[M]):
         """Frees what is remembered of conversations and pictures."""
         self._last, self._vectors = None, OrderedDict()
 
-    @property
-    def _chats(self) -> bool:
-        return self.processor.template.source != PLAIN
+    def _pieces(self, asked: Encoded, sampling: Sampling, thoughts: bool) -> _Pieces:
+        tokenizer, chats = self.processor.tokenizer, self.processor.template.source != PLAIN
+        opening, closing = (tokenizer.id_of(t) if chats and not thoughts else None for t in THINKING)
+        begun = opening in asked.ids[-2:] and closing not in asked.ids[-2:]  # by the template, and a new line
+        return _Pieces(tokenizer, sampling.stop, chats, opening, closing, begun)
 
     @property
     def _ends(self) -> list[int]:
@@ -190,11 +196,21 @@ class _Remembered:
 class _Pieces:
     """Tokens to text as they come: whole characters only, up to the first stop string.
 
-    `strip` drops white space before the first word.
+    `strip` drops white space before the first word. Thoughts are left out: what comes from `opening`, if
+    that is the first token, or if `thinking` has begun already, up to `closing`.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...], strip: bool) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        stop: tuple[str, ...],
+        strip: bool,
+        opening: int | None,
+        closing: int | None,
+        thinking: bool,
+    ) -> None:
         self.tokenizer, self.stop, self.strip = tokenizer, stop, strip
+        self.opening, self.closing, self.thinking = opening, closing, thinking
         self.ids: list[int] = []
         self.start = self.done = 0  # ids before `start` are settled; those before `done` are said
         self.held = ""  # text that may yet turn out to begin a stop string
@@ -202,6 +218,10 @@ class _Pieces:
 
     def add(self, token: int) -> Iterator[str]:
         if token == ENDED:
+            return
+        self.thinking |= token == self.opening and not self.ids
+        if self.thinking:
+            self.thinking = token != self.closing
             return
         self.ids.append(token)
         said = self.tokenizer.decode(self.ids[self.start : self.done])

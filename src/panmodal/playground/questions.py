@@ -13,7 +13,7 @@ from itertools import combinations
 from random import Random
 
 from panmodal.playground.programs import DIRECTIONS, Program, how_far, run
-from panmodal.playground.words import at, listing, name, one, region
+from panmodal.playground.words import at, listing, name, one, reading_order, region
 from panmodal.playground.world import (
     HELD_OUT,
     PAIRS,
@@ -112,12 +112,12 @@ def _the(wanted: Filter) -> Program:
     return ["only", ["find", wanted]]
 
 
-def _where(things: list[Object], wanted: Filter) -> str:
+def _where(things: Sequence[Object], wanted: Filter) -> str:
     if not things:
         return f"there is no {name(wanted)}."
     if len(things) == 1:
         return f"there is {one(name(wanted))} {region(things[0])}."
-    return f"there are {name(wanted, plural=True)} {listing([region(t) for t in things])}."
+    return f"there are {name(wanted, plural=True)} {listing([region(t) for t in reading_order(things)])}."
 
 
 def _existence(view: _View) -> Question | None:
@@ -170,7 +170,7 @@ def _total(view: _View) -> Question | None:
         "How many objects are there?", "How many things are in the picture?", "How many objects do you see in total?"
     )
     things = view.scene.objects
-    rationale = f"there are objects {listing([region(t) for t in things])}. that makes {len(things)}."
+    rationale = f"{_where(things, {})} that makes {len(things)}."
     return view.ask("total", text, ["count", ["find", {}]], rationale)
 
 
@@ -220,8 +220,8 @@ def _compare(view: _View) -> Question | None:
             more = view.coin()
             text = f"Are there {'more' if more else 'fewer'} {name(first, True)} than {name(second, True)}?"
             sets = [["find", first], ["find", second]]
-            rationale = f"{_where(view.scene.fitting(first), first)} {_where(view.scene.fitting(second), second)}"
-            rationale += f" that makes {tally[these]} and {tally[those]}."
+            both = [f"{n} {name(f, plural=n != 1)}" for f, n in ((first, tally[these]), (second, tally[those]))]
+            rationale = f"there are {listing(both)}."
             return view.ask("compare", text, ["more", *(sets if more else sets[::-1])], rationale)
     return None
 
@@ -236,9 +236,9 @@ def _same(view: _View) -> Question | None:
         return None
     thing, wanted, other, reference = found[view.coin()]
     text = view.pick("Do the {} and the {} have the same {}?", "Are the {} and the {} of the same {}?")
-    rationale = (
-        f"the {name(wanted)} is {getattr(thing, attribute)} and the {name(reference)} {getattr(other, attribute)}."
-    )
+    first, second = getattr(thing, attribute), getattr(other, attribute)
+    rationale = f"the {name(wanted)} is {first} and the {name(reference)} {second}"
+    rationale += "." if first == second else f" not {first}."
     program: Program = ["same", attribute, _the(wanted), _the(reference)]
     return view.ask("same", text.format(name(wanted), name(reference), attribute), program, rationale)
 
@@ -249,7 +249,7 @@ def _chain(view: _View) -> Question | None:
         across = ("above", "below") if beside in ("left", "right") else ("left", "right")
         for thing, wanted in view.named():
             gaps = {o: how_far(beside, o) - how_far(beside, thing) for o in view.scene.objects if o is not thing}
-            chosen = [o for o, gap in gaps.items() if gap > 0]
+            chosen = reading_order([o for o, gap in gaps.items() if gap > 0])
             if len(chosen) < 2 or min(map(abs, gaps.values())) < MARGIN:
                 continue
             extreme = pick(view.rng, across)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from panmodal.data.sample import Image, Sample, assistant, user
-from panmodal.data.tokens import Tokenizer
-from panmodal.playground.questions import questions
+from panmodal.data.tokens import THINKING, Tokenizer
+from panmodal.playground.questions import KINDS, Question, questions
 from panmodal.playground.render import boxes, render
 from panmodal.playground.words import LEVELS, at, caption, full_name, one, region
 from panmodal.playground.world import (
@@ -32,6 +32,9 @@ TRIES = 16  # for questions in a conversation
 PLACES = 2  # asked about in a conversation
 REASONED = 0.3  # of its questions
 WHY = "How can you tell?"
+THOUGHT_OVER = ("relation", "compare", "same", "same")  # kinds that compare two things: thought about before
+# the answer; what is the same can seldom be asked, so that it is tried twice
+HARD = ("count", "count", "digit", "digit", "colour", *THOUGHT_OVER)  # kinds asked more often
 ONE = ("existence", "absent", "colour", "shape", "size", "digit", "position")  # kinds about one object
 
 
@@ -57,7 +60,7 @@ def single_sample(seed: int, split: str = "train") -> Sample:
 def region_sample(seed: int, split: str = "train") -> Sample:
     """A picture, and a box and a phrase for every object in it: of three scenes the fullest, for a picture
     costs the same however much there is to learn from it."""
-    scene = max((make_scene(3 * seed + i, split) for i in range(3)), key=lambda s: len(s.objects))
+    scene = _fullest(make_scene(3 * seed + i, split) for i in range(3))
     return Sample((user(Image(render(scene))),), {"objects": _objects(scene)})
 
 
@@ -71,6 +74,10 @@ def digit_sample(seed: int, split: str = "train") -> Sample:
     return Sample((user(Image(render(scene))),), {"objects": with_digit + without[:1]})
 
 
+def _fullest(scenes: Iterable[Scene]) -> Scene:
+    return max(scenes, key=lambda s: len(s.objects))
+
+
 def _objects(scene: Scene) -> list[dict[str, object]]:
     named = zip(scene.objects, boxes(scene).tolist(), strict=True)
     return [{"box": box, "phrase": f"{one(full_name(o))} {region(o)}"} for o, box in named]
@@ -78,19 +85,33 @@ def _objects(scene: Scene) -> list[dict[str, object]]:
 
 def instruction_sample(seed: int, split: str = "train", kinds: Sequence[str] = ()) -> Sample:
     """A picture, before or after the first question, and a conversation of many turns about it:
-    questions, of `kinds` if given, some to be answered with reasons, what is where, and now and then
-    a caption; last what gives the rest away."""
+    questions, of `kinds` (or else all, the hard ones more often), some to be answered with reasons, what
+    is where, and now and then a caption; last what gives the rest away."""
     rng = random_source("instruction", split, seed)
     scene = make_scene(seed, split)
     turns = [
-        (f"{q.text} {WHY}", f"{q.rationale} {q.answer}") if rng.random() < REASONED else (q.text, q.answer)
-        for q in questions(scene, TRIES, kinds=kinds)
+        (f"{q.text} {WHY}", f"{q.rationale} {q.answer}") if rng.random() < REASONED else (q.text, _thought(q))
+        for q in questions(scene, TRIES, kinds=kinds or (*KINDS, *HARD))
     ]
     turns += _referring(scene)[:PLACES]
     if rng.random() < 0.3:
         level = pick(rng, LEVELS)
         turns.append((pick(rng, DESCRIBE[level]), caption(scene, level)))
     return _conversation([Image(render(scene))], turns, question_first=rng.random() < 0.3)
+
+
+def thought_sample(seed: int, split: str = "train") -> Sample:
+    """Questions to think about, and the thoughts, about a picture that is not shown: what then can be learned
+    is how the answer follows from the thoughts."""
+    scene = _fullest(make_scene(6 * seed + i, split) for i in range(6))
+    asked = questions(scene, 2 * len(THOUGHT_OVER), kinds=THOUGHT_OVER) or questions(scene, 1, kinds=("total",))
+    return _conversation([], [(q.text, _thought(q)) for q in asked])
+
+
+def _thought(question: Question) -> str:
+    """The answer, after thoughts where a small model needs them."""
+    opening, closing = THINKING
+    return (f"{opening}{question.rationale}{closing}" if question.kind in THOUGHT_OVER else "") + question.answer
 
 
 def text_sample(seed: int, split: str = "train") -> Sample:
@@ -150,6 +171,7 @@ def tokenizer() -> Tokenizer:
         *string.ascii_lowercase,
         *(w for w in WORDS if len(w) > 1),
         *("##" + c for c in alphabet),
+        *THINKING,
     ]
     backend = Backend(models.WordPiece({piece: i for i, piece in enumerate(pieces)}, unk_token="<unk>"))
     backend.normalizer = normalizers.BertNormalizer(lowercase=True)
@@ -159,4 +181,5 @@ def tokenizer() -> Tokenizer:
         single="<s> $A </s>", special_tokens=[("<s>", pieces.index("<s>")), ("</s>", pieces.index("</s>"))]
     )
     backend.add_special_tokens(list(SPECIAL.values()))
+    backend.add_tokens(list(THINKING))
     return Tokenizer(backend, SPECIAL)

@@ -46,6 +46,7 @@ SOURCES: dict[str, Source] = {
     "playground/digits": Playground(speech.digit_sample),
     "playground/lookups": Playground(partial(speech.instruction_sample, kinds=speech.ONE)),
     "playground/conversations": Playground(speech.instruction_sample),
+    "playground/thoughts": Playground(speech.thought_sample),
     "playground/text": Playground(speech.text_sample),
 }
 
