@@ -18,7 +18,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "panmodal"
 LAYERS = [
     {"errors"},
     {"embeddings", "data"},
-    {"transformer"},
+    {"transformer", "cache"},
     {"language", "encoders", "connectors", "quick"},
     {"checkpoints", "generate"},
     {"families"},

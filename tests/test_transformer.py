@@ -3,9 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from panmodal.cache import Cache, Source
 from panmodal.embeddings import PatchEmbedding, Rope
 from panmodal.errors import InputError
-from panmodal.transformer import Cache, Transformer, TransformerConfig, initialise
+from panmodal.transformer import CrossBlock, Transformer, TransformerConfig, initialise
 
 CONFIGS = {
     "encoder": TransformerConfig(dim=32, depth=2, heads=4),
@@ -110,3 +111,32 @@ def test_fresh_weights_keep_the_variance_at_any_width(dim):
     assert mlp.down.weight.std().item() == pytest.approx(256**-0.5 / 2, rel=0.05)  # ends a branch; four do
     assert not mlp.up.bias.any()
     assert made.norm.weight.eq(1).all()
+
+
+@torch.no_grad()
+def test_a_source_is_read_once_and_only_where_it_may_be():
+    torch.manual_seed(0)
+    config = TransformerConfig(dim=32, depth=2, heads=4, causal=True)
+    body = Transformer(config, lambda c, layer: CrossBlock(c, layer, source_dim=16)).eval()
+    initialise(body, std=0.3)
+    x, vectors = torch.randn(2, 6, 32), torch.randn(2, 5, 16)
+    mask = torch.ones(2, 1, 6, 5, dtype=torch.bool).tril(2)  # later tokens see more
+    whole = body(x, source=Source(vectors, mask))
+    assert (whole - body(x)).abs().max() > 0.1
+    unseen = vectors.clone()
+    unseen[:, 4] = 0
+    changed = (body(x, source=Source(unseen, mask)) - whole).abs().amax(-1) > 1e-6
+    assert changed.tolist() == [[False] * 2 + [True] * 4] * 2
+
+    source, cache = Source(vectors, mask[:, :, :4]), Cache(config, 2, 6, x)
+    first = body(x[:, :4], cache=cache, source=source)
+    torch.testing.assert_close(first, whole[:, :4], rtol=0, atol=1e-5)
+    made = [source.seen_by(block.cross)[0] for block in body.blocks]
+    source.mask = mask[:, :, 4:]
+    torch.testing.assert_close(body(x[:, 4:], cache=cache, source=source), whole[:, 4:], rtol=0, atol=1e-5)
+    assert all(source.seen_by(block.cross)[0] is k for block, k in zip(body.blocks, made, strict=True))
+    source.select(torch.tensor([1, 0]))
+    source.mask = mask[[1, 0], :, 5:]
+    cache.length = 5
+    cache.select(torch.tensor([1, 0]))
+    torch.testing.assert_close(body(x[[1, 0], 5:], cache=cache, source=source), whole[[1, 0], 5:], rtol=0, atol=1e-5)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from panmodal.cache import Cache, Source
 from panmodal.errors import InputError
 from panmodal.language import LanguageModel
-from panmodal.transformer import Cache
 
 ENDED = -1  # what a row yields after its end
 
@@ -60,19 +60,20 @@ def generate(
     ends: Sequence[int] = (),
     pad: Tensor | None = None,
     cache: Cache | None = None,
+    source: Source | None = None,
 ) -> Iterator[Tensor]:
     """Goes on from a prompt, yielding one token a row, [B], until every row has ended.
 
     ids [B, S] is the whole prompt; x [B, T, D] are the vectors of its last T tokens, those before
     them being in `cache`; rows of unequal length are padded on the left, `pad` [B, S] True where a
-    token is real. A row yields its end token and then ENDED.
+    token is real. `source` is what cross-attention looks at. A row yields its end token and then ENDED.
     """
     rows, prompt = ids.shape
     if cache is None:
         cache = language.make_cache(rows, prompt + sampling.max_tokens)
     if pad is not None:
         pad = torch.cat([pad, pad.new_ones(rows, sampling.max_tokens)], dim=1)
-    steps = _Steps(language, cache, pad)
+    steps = _Steps(language, cache, pad, source)
     logits = steps.logits(x)
     if sampling.beams > 1:
         yield from _beams(steps, logits, ids, sampling, ends)
@@ -92,17 +93,19 @@ def generate(
 class _Steps:
     """The model as the choosers see it: vectors in, the next token's logits out."""
 
-    def __init__(self, language: LanguageModel, cache: Cache, pad: Tensor | None) -> None:
-        self.language, self.cache, self.pad = language, cache, pad
+    def __init__(self, language: LanguageModel, cache: Cache, pad: Tensor | None, source: Source | None) -> None:
+        self.language, self.cache, self.pad, self.source = language, cache, pad, source
 
     def logits(self, x: Tensor) -> Tensor:
         """x [B, T, D] -> float32 logits [B, vocab]"""
         seen = self.cache.length + x.shape[1]
         pad = None if self.pad is None else self.pad[:, :seen]
-        return self.language.logits(self.language.decode(x, pad, self.cache)[:, -1]).float()
+        return self.language.logits(self.language.decode(x, pad, self.cache, self.source)[:, -1]).float()
 
     def select(self, rows: Tensor) -> None:
         self.cache.select(rows)
+        if self.source is not None:
+            self.source.select(rows)
         if self.pad is not None:
             self.pad = self.pad[rows]
 

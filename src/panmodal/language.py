@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from panmodal.cache import Cache, Source
 from panmodal.embeddings import TokenEmbedding
 from panmodal.errors import InputError
-from panmodal.transformer import Cache, Transformer, TransformerConfig
+from panmodal.transformer import Transformer, TransformerConfig
 
 
 class LanguageModel(nn.Module):
@@ -38,10 +39,12 @@ class LanguageModel(nn.Module):
         """ids [B, T] -> hidden states [B, T, D]"""
         return self.decode(self.embed.words(ids), pad, cache)
 
-    def decode(self, x: Tensor, pad: Tensor | None = None, cache: Cache | None = None) -> Tensor:
+    def decode(
+        self, x: Tensor, pad: Tensor | None = None, cache: Cache | None = None, source: Source | None = None
+    ) -> Tensor:
         """Word vectors, other modalities' among them, [B, T, D] -> hidden states [B, T, D]"""
         past = cache.length if cache is not None else 0
-        out: Tensor = self.body(self.embed.place(x, pad, past), pad, cache)
+        out: Tensor = self.body(self.embed.place(x, pad, past), pad, cache, source)
         return out
 
     def logits(self, hidden: Tensor) -> Tensor:

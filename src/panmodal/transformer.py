@@ -11,14 +11,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from panmodal.cache import Cache, Slot, Source
 from panmodal.embeddings import Angles, PatchEmbedding, Rope, angles, positions, rotate, visible, waves
-from panmodal.errors import InputError
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -63,56 +63,6 @@ class TransformerConfig:
         return NORMS[self.norm](dim or self.dim, eps=self.norm_eps)
 
 
-class Slot(NamedTuple):
-    """One block's part of a cache: keys and values [B, K, size, E], `length` of them in use."""
-
-    keys: Tensor
-    values: Tensor
-    length: int
-
-    def extend(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        end = self.length + k.shape[2]
-        self.keys[:, :, self.length : end] = k
-        self.values[:, :, self.length : end] = v
-        return self.keys[:, :, :end], self.values[:, :, :end]
-
-
-class Cache:
-    """Keys and values of the tokens seen so far, in memory set aside for `size` tokens."""
-
-    def __init__(self, config: TransformerConfig, batch: int, size: int, like: Tensor) -> None:
-        shape = (batch, config.kv_heads or config.heads, size, config.head_width)
-        self.keys = [like.new_empty(shape) for _ in range(config.depth)]
-        self.values = [like.new_empty(shape) for _ in range(config.depth)]
-        self.size, self.length = size, 0
-
-    def slot(self, layer: int) -> Slot:
-        return Slot(self.keys[layer], self.values[layer], self.length)
-
-    def reserve(self, tokens: int) -> None:
-        """Raises InputError if that many more tokens do not fit."""
-        if self.length + tokens > self.size:
-            raise InputError(
-                f"the cache has room for {self.size} tokens, {self.length} are used and {tokens} more came"
-            )
-
-    def select(self, rows: Tensor) -> None:
-        """Keeps the given rows of the batch, in their order; a row may come several times."""
-        self.keys = [k.index_select(0, rows) for k in self.keys]
-        self.values = [v.index_select(0, rows) for v in self.values]
-
-    def resize(self, size: int, length: int) -> None:
-        """Makes room for `size` tokens and forgets all but the first `length`."""
-        if size > self.size:
-            grown = [
-                [F.pad(t[:, :, :length], (0, 0, 0, size - length)) for t in tensors]
-                for tensors in (self.keys, self.values)
-            ]
-            self.keys, self.values = grown
-            self.size = size
-        self.length = length
-
-
 class Attention(nn.Module):
     """Multi-head attention over `x` itself or, where one is given, over a source of other width."""
 
@@ -131,15 +81,16 @@ class Attention(nn.Module):
     def forward(
         self,
         x: Tensor,  # [B, T, D]
-        source: Tensor | None = None,  # [B, S, source_dim]
+        source: Source | None = None,
         mask: Mask = None,
         rope: Angles | None = None,
         slot: Slot | None = None,
     ) -> Tensor:
-        source = x if source is None else source
         q = self.q_norm(self.q(x).unflatten(-1, (-1, self.head_dim))).transpose(1, 2)  # [B, H, T, E]
-        k = self.k_norm(self.k(source).unflatten(-1, (-1, self.head_dim))).transpose(1, 2)  # [B, K, S, E]
-        v = self.v(source).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+        if source is not None:
+            (k, v), mask = source.seen_by(self), source.mask_for(x.shape[1])
+        else:
+            k, v = self.keys_values(x)
         if rope is not None:
             q, k = rotate(q, rope), rotate(k, rope)
         if slot is not None:
@@ -147,6 +98,11 @@ class Attention(nn.Module):
         attended = self.attend(q, k, v, mask).transpose(1, 2).flatten(2)  # [B, T, H * E]
         out: Tensor = self.out(attended.to(x.dtype))
         return out
+
+    def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x [B, S, D] -> [B, K, S, E] each"""
+        k = self.k_norm(self.k(x).unflatten(-1, (-1, self.head_dim))).transpose(1, 2)
+        return k, self.v(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Mask) -> Tensor:
         where = mask if isinstance(mask, Tensor) else None
@@ -174,15 +130,22 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then an MLP, each with a residual."""
+    """Attention, then an MLP, each with a residual; `layer` is its number from 0."""
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: TransformerConfig, layer: int = 0) -> None:
         super().__init__()
         self.pre_norm = config.pre_norm
         self.attn, self.attn_norm = Attention(config), config.make_norm()
         self.mlp, self.mlp_norm = MLP(config), config.make_norm()
 
-    def forward(self, x: Tensor, mask: Mask = None, rope: Angles | None = None, slot: Slot | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        mask: Mask = None,
+        rope: Angles | None = None,
+        slot: Slot | None = None,
+        source: Source | None = None,  # for blocks that look at one
+    ) -> Tensor:
         x = self.residual(x, self.attn_norm, partial(self.attn, mask=mask, rope=rope, slot=slot))
         return self.residual(x, self.mlp_norm, self.mlp)
 
@@ -191,18 +154,44 @@ class Block(nn.Module):
         return out
 
 
+class CrossBlock(Block):
+    """A block that, between the two, looks at a source, if there is one (Vaswani et al., 2017)."""
+
+    def __init__(self, config: TransformerConfig, layer: int = 0, source_dim: int | None = None) -> None:
+        super().__init__(config, layer)
+        self.cross, self.cross_norm = Attention(config, source_dim), config.make_norm()
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: Mask = None,
+        rope: Angles | None = None,
+        slot: Slot | None = None,
+        source: Source | None = None,
+    ) -> Tensor:
+        x = self.residual(x, self.attn_norm, partial(self.attn, mask=mask, rope=rope, slot=slot))
+        if source is not None:
+            x = self.residual(x, self.cross_norm, partial(self.cross, source=source))
+        return self.residual(x, self.mlp_norm, self.mlp)
+
+
+MakeBlock = Callable[[TransformerConfig, int], Block]
+
+
 class Transformer(nn.Module):
     """A stack of blocks and a final norm; `block` may be a subclass that one family needs."""
 
-    def __init__(self, config: TransformerConfig, block: Callable[[TransformerConfig], Block] = Block) -> None:
+    def __init__(self, config: TransformerConfig, block: MakeBlock = Block) -> None:
         super().__init__()
         self.config = config
-        self.blocks = nn.ModuleList(block(config) for _ in range(config.depth))
+        self.blocks = nn.ModuleList(block(config, layer) for layer in range(config.depth))
         self.norm = config.make_norm() if config.final_norm else nn.Identity()
 
-    def forward(self, x: Tensor, pad: Tensor | None = None, cache: Cache | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, pad: Tensor | None = None, cache: Cache | None = None, source: Source | None = None
+    ) -> Tensor:
         """x [B, T, D] -> [B, T, D]. `pad` [B, S] is True where a token, cached or new, is real, or, without
-        a cache, numbers texts packed apart (`visible`)."""
+        a cache, numbers texts packed apart (`visible`). `source` is what blocks with cross-attention look at."""
         past, tokens = (cache.length if cache is not None else 0), x.shape[1]
         if cache is not None:
             cache.reserve(tokens)
@@ -211,7 +200,7 @@ class Transformer(nn.Module):
         if self.config.rope is not None:
             rope = angles(self.config.rope, self.config.head_width, positions(x, pad, past), x.dtype)
         for i, block in enumerate(self.blocks):
-            x = block(x, mask, rope, cache.slot(i) if cache is not None else None)
+            x = block(x, mask, rope, cache.slot(i) if cache is not None else None, source)
         if cache is not None:
             cache.length += tokens
         out: Tensor = self.norm(x)

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from panmodal.cache import Source
 from panmodal.embeddings import PatchEmbedding
-from panmodal.transformer import MLP, Attention, Block, Transformer, TransformerConfig
+from panmodal.transformer import MLP, Attention, Block, MakeBlock, Transformer, TransformerConfig
 
 
 class ImageEncoder(nn.Module):
@@ -19,7 +20,7 @@ class ImageEncoder(nn.Module):
         embed: PatchEmbedding,
         config: TransformerConfig,
         pool: nn.Module | None = None,
-        block: Callable[[TransformerConfig], Block] = Block,
+        block: MakeBlock = Block,
     ) -> None:
         super().__init__()
         self.embed, self.body = embed, Transformer(config, block)
@@ -67,7 +68,7 @@ class AttentionPool(nn.Module):
         self.norm, self.mlp = config.make_norm(), MLP(config)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        x = self.attn(self.query.expand(len(tokens), 1, -1), tokens)
+        x = self.attn(self.query.expand(len(tokens), 1, -1), Source(tokens))
         out: Tensor = x + self.mlp(self.norm(x))
         return out[:, 0]
 
@@ -75,8 +76,8 @@ class AttentionPool(nn.Module):
 class ScaledBlock(Block):
     """DINOv2's block: each branch is scaled, channel by channel, before it joins (LayerScale)."""
 
-    def __init__(self, config: TransformerConfig) -> None:
-        super().__init__(config)
+    def __init__(self, config: TransformerConfig, layer: int = 0) -> None:
+        super().__init__(config, layer)
         self.attn_scale = nn.Parameter(torch.ones(config.dim))
         self.mlp_scale = nn.Parameter(torch.ones(config.dim))
 

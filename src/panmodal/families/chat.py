@@ -11,6 +11,7 @@ from typing import Any, Self, TypeVar
 import torch
 from torch import Tensor, nn
 
+from panmodal.cache import Cache
 from panmodal.data.processor import Encoded, pad_rows
 from panmodal.data.sample import Image, Message, as_conversation, assistant
 from panmodal.data.template import PLAIN
@@ -20,7 +21,6 @@ from panmodal.families.base import Family
 from panmodal.generate import ENDED, Sampling, generate
 from panmodal.language import LanguageModel
 from panmodal.quick import quicken
-from panmodal.transformer import Cache
 
 M = TypeVar("M", bound=nn.Module)
 

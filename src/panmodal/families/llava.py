@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from panmodal.cache import Cache
 from panmodal.checkpoints.names import Names, settle, under
 from panmodal.checkpoints.parts import IMAGE_ENCODERS, LANGUAGE_MODELS, Config, activation, find_part
 from panmodal.checkpoints.store import Checkpoint, published_weights
@@ -24,7 +25,7 @@ from panmodal.errors import CheckpointError, InputError
 from panmodal.families.base import Family
 from panmodal.families.chat import Chat
 from panmodal.language import LanguageModel, splice
-from panmodal.transformer import Cache, initialise
+from panmodal.transformer import initialise
 
 VICUNA = (  # LLaVA-1.5's, for language models that come without a template
     "{% for message in messages %}{% if message['role'] != 'system' %}{{ message['role'].upper() + ': ' }}{% endif %}"
