@@ -56,14 +56,14 @@ class LanguageModel(nn.Module):
 
 
 def splice(x: Tensor, slots: Tensor, vectors: Tensor) -> Tensor:
-    """Puts `vectors` [N, P, D] into x [B, T, D] where `slots` [B, T] is True, in reading order.
+    """Puts `vectors` [..., D] into x [B, T, D] where `slots` [B, T] is True, in reading order.
 
     Raises InputError, with both numbers, unless there is exactly one place for every vector.
     """
-    places, found = int(slots.sum()), vectors.shape[0] * vectors.shape[1]
+    places, found = int(slots.sum()), vectors[..., 0].numel()
     if places != found:
         raise InputError(
-            f"the text has {places} places for media vectors and {len(vectors)} media of {vectors.shape[1]} "
-            f"vectors each fill {found}; let the processor build the batch"
+            f"the text has {places} places for media vectors and the media have {found} vectors; "
+            "let the processor build the batch"
         )
     return x.masked_scatter(slots[..., None], vectors.to(x.dtype))

@@ -92,7 +92,7 @@ def test_a_placeholder_in_the_text_is_no_picture():
 
 
 def test_the_context_is_a_limit_with_numbers():
-    with pytest.raises(InputError, match=r"30 tokens \(1 pictures of 4\) and the model reads 20"):
+    with pytest.raises(InputError, match=r"30 tokens \(4 of them for 1 pictures\) and the model reads 20"):
         processor(context=20).encode([user(picture(), "is the red star left of the blue square?")], reply=True)
 
 

@@ -35,7 +35,10 @@ def small(name: str, std: float = 0.1) -> Family:
     torch.manual_seed(0)
     if name.startswith("llava"):
         connector = name.partition("-")[2] or "mlp"
-        family = compose(small("clip", std), connector, small("llama", std))
+        family = compose(small("clip", std), "mlp" if connector == "tiles" else connector, small("llama", std))
+        if connector == "tiles":
+            config = {**family.config, "model_type": "llava_next", "image_grid_pinpoints": [[32, 64], [64, 64]]}
+            family = FAMILIES["llava_next"].fresh(config, family.checkpoint.files)
     else:
         config = CONFIGS[name]
         files = {**tokenizer().to_files(), "preprocessor_config.json": json.dumps(PICTURES).encode()}
@@ -49,6 +52,6 @@ def small(name: str, std: float = 0.1) -> Family:
     return family
 
 
-NAMES = [*CONFIGS, "llava", "llava-linear", "llava-pixel_shuffle"]
-CHATS = ["llama", "qwen3", "gpt2", "opt", "llava", "llava-pixel_shuffle"]
+NAMES = [*CONFIGS, "llava", "llava-linear", "llava-pixel_shuffle", "llava-tiles"]
+CHATS = ["llama", "qwen3", "gpt2", "opt", "llava", "llava-pixel_shuffle", "llava-tiles"]
 EMBEDDERS = ["clip", "siglip", "vit", "dinov2", "bert"]

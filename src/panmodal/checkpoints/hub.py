@@ -47,6 +47,10 @@ KNOWN = {
     "Qwen/Qwen3-8B": "Qwen3",
     "llava-hf/llava-1.5-7b-hf": "LLaVA-1.5",
     "llava-hf/llava-1.5-13b-hf": "LLaVA-1.5",
+    "llava-hf/llava-v1.6-mistral-7b-hf": "LLaVA-NeXT",
+    "llava-hf/llava-v1.6-vicuna-7b-hf": "LLaVA-NeXT",
+    "llava-hf/llava-onevision-qwen2-0.5b-ov-hf": "LLaVA-OneVision",
+    "llava-hf/llava-onevision-qwen2-7b-ov-hf": "LLaVA-OneVision",
 }
 
 

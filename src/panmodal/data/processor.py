@@ -11,6 +11,7 @@ from torch import Tensor
 from panmodal.data.pictures import ImageTransform
 from panmodal.data.sample import Batch, Image, Message
 from panmodal.data.template import ChatTemplate
+from panmodal.data.tiles import Size, Tiling
 from panmodal.data.tokens import Tokenizer
 from panmodal.errors import InputError
 
@@ -19,11 +20,18 @@ IGNORED = -100  # the label of a token that is not to be learned
 
 @dataclass(frozen=True)
 class Encoded:
-    """One conversation: ids with every placeholder expanded, which of them to learn, its pictures."""
+    """One conversation: ids with every placeholder expanded, which of them to learn, its pictures, the number
+    of vectors that each fills, and the size by which it is cut into tiles, 0 x 0 if it is not."""
 
     ids: list[int]
     learned: list[bool]
     images: list[Image]
+    vectors: list[int]
+    sizes: list[Size]
+
+    @property
+    def shown(self) -> list[tuple[Image, Size]]:
+        return list(zip(self.images, self.sizes, strict=True))
 
     @property
     def labels(self) -> list[int]:
@@ -34,7 +42,8 @@ class Processor:
     """What a family needs of these: a tokenizer, an image transform, a chat template.
 
     `context` is the longest text or conversation in tokens; `fixed` pads texts to just that
-    (SigLIP); `image_token` is the placeholder's id, which every picture fills `image_vectors` times.
+    (SigLIP); `image_token` is the placeholder's id, which every picture fills `image_vectors` times, or,
+    where it is cut into tiles, as often as `tiling` says.
     """
 
     def __init__(
@@ -47,10 +56,11 @@ class Processor:
         fixed: bool = False,
         image_token: int | None = None,
         image_vectors: int = 0,
+        tiling: Tiling | None = None,
     ) -> None:
         self._tokenizer, self._images, self._template = tokenizer, images, template
         self.context, self.fixed = context, fixed
-        self.image_token, self.image_vectors = image_token, image_vectors
+        self.image_token, self.image_vectors, self.tiling = image_token, image_vectors, tiling
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -74,9 +84,17 @@ class Processor:
             raise InputError("this model does not converse: it has no chat template")
         return self._template
 
-    def pictures(self, images: Sequence[Image]) -> Tensor:
-        """-> [N, 3, H, W]"""
-        return self.images([image.pixels for image in images])
+    def pictures(self, images: Sequence[Image], sizes: Sequence[Size] = ()) -> Tensor:
+        """-> [N, 3, H, W]; with the sizes by which pictures are cut, N are the tiles of all of them"""
+        pictures = [image.pixels for image in images]
+        if self.tiling is not None:
+            cuts = [self.tiling.cut(p, s, self.images.resample) for p, s in zip(pictures, sizes, strict=True)]
+            pictures = [tile for cut in cuts for tile in cut]
+        return self.images(pictures)
+
+    def vectors(self, size: Size = (0, 0)) -> int:
+        """How many places a picture fills that is cut by `size`."""
+        return self.tiling.vectors(size) if self.tiling else self.image_vectors
 
     def texts(self, texts: Sequence[str], truncate: bool = False) -> Batch:
         """Texts on their own, padded on the right."""
@@ -102,14 +120,6 @@ class Processor:
         text = self.template.render(messages, reply)
         answers = [] if reply else self._answers(messages, text)
         spans = self.tokenizer.spans(text)
-        ids = self._start(text)
-        learned = [False] * len(ids)
-        for token, (start, end) in zip(*spans, strict=True):
-            copies = self.image_vectors if token == self.image_token else 1
-            ids += [token] * copies
-            learned += [any(a < end and start < b and a <= start for a, b in answers)] * copies
-        if answers and not any(learned):
-            raise InputError("the conversation's answers are empty: there is nothing to learn from it")
         images = [image for message in messages for image in message.images]
         places = spans.ids.count(self.image_token) if self.image_token is not None else 0
         if len(images) != places:
@@ -117,19 +127,32 @@ class Processor:
                 f"the conversation has {len(images)} pictures and its text {places} placeholders for them"
                 + ("" if self.image_token is not None else "; this model does not see pictures")
             )
+        sizes = self.tiling.sizes(images) if self.tiling else [(0, 0)] * len(images)
+        vectors = [self.vectors(size) for size in sizes]
+        left = iter(vectors)
+        ids = self._start(text)
+        learned = [False] * len(ids)
+        for token, (start, end) in zip(*spans, strict=True):
+            copies = next(left) if token == self.image_token else 1
+            ids += [token] * copies
+            learned += [any(a < end and start < b and a <= start for a, b in answers)] * copies
+        if answers and not any(learned):
+            raise InputError("the conversation's answers are empty: there is nothing to learn from it")
         if len(ids) > self.context:
             raise InputError(
-                f"the conversation has {len(ids)} tokens ({places} pictures of {self.image_vectors}) and the model "
+                f"the conversation has {len(ids)} tokens ({sum(vectors)} of them for {places} pictures) and the model "
                 f"reads {self.context}; shorten it"
             )
-        return Encoded(ids, learned, images)
+        return Encoded(ids, learned, images, vectors, sizes)
 
     def batch(self, encoded: Sequence[Encoded], left: bool = False) -> Batch:
         """Rows of unequal length, padded: on the right to learn from, on the left to go on from."""
         batch = pad_rows([e.ids for e in encoded], self.tokenizer.pad_id, left)
         labels = pad_rows([e.labels for e in encoded], IGNORED, left).ids
-        images = [image for e in encoded for image in e.images]
-        return Batch(batch.ids, batch.pad, labels, self.pictures(images) if images else None)
+        images, sizes = [i for e in encoded for i in e.images], [s for e in encoded for s in e.sizes]
+        if not images:
+            return Batch(batch.ids, batch.pad, labels)
+        return Batch(batch.ids, batch.pad, labels, self.pictures(images, sizes), torch.tensor(sizes))
 
     def _start(self, text: str) -> list[int]:
         """The start token, where the tokenizer puts one before a text and the template has not."""

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     Picture = str | os.PathLike[str] | bytes | Pil.Image | np.ndarray[Any, Any]
 
 ROLES = ("system", "user", "assistant")
+DETAILS = ("auto", "low", "high")
 
 
 @dataclass(frozen=True)
@@ -42,14 +43,20 @@ class Text:
 
 class Image:
     """A picture: a path, a `data:` URL, the bytes of an image file, a PIL image or an array
-    [height, width, 3] of uint8. It is decoded when first looked at; see `data.pictures`."""
+    [height, width, 3] of uint8. It is decoded when first looked at; see `data.pictures`.
 
-    def __init__(self, source: Picture) -> None:
+    `detail` is for models that look at tiles of a picture as well: "low" for the whole picture alone, "high"
+    for tiles always; "auto" as the model was trained.
+    """
+
+    def __init__(self, source: Picture, detail: str = "auto") -> None:
+        if detail not in DETAILS:
+            raise InputError(f"unknown detail {detail!r}{suggest(detail, DETAILS)}")
         if isinstance(source, str) and source.startswith(("http://", "https://")):
             raise InputError(f"remote pictures are not fetched: download {source} and pass its path")
         if isinstance(source, str) and source.startswith("data:"):
             source = _from_data_url(source)
-        self.source = source
+        self.source, self.detail = source, detail
 
     def __repr__(self) -> str:
         return f"Image({self.name!r})"
@@ -84,7 +91,8 @@ class Image:
 
     def to_json(self) -> dict[str, Any]:
         url = self.name if isinstance(self.source, str | os.PathLike) else self._data_url()
-        return {"type": "image_url", "image_url": {"url": url}}
+        detail = {} if self.detail == "auto" else {"detail": self.detail}
+        return {"type": "image_url", "image_url": {"url": url, **detail}}
 
     def _data_url(self) -> str:
         out = io.BytesIO()
@@ -178,7 +186,8 @@ class Batch:
 
     ids [B, T]; pad [B, T], True where a token is real, None if all are; labels [B, T], the token
     itself where it is to be learned and -100 elsewhere; images [N, 3, H, W] in reading order, whose
-    vectors take the places where ids is the image token; regions [R, 5], the number of a picture
+    vectors take the places where ids is the image token; for models that look at tiles, N are the tiles
+    of all pictures, and sizes [pictures, 2] those by which they were cut; regions [R, 5], the number of a picture
     and a box in it, x0 y0 x1 y1 from 0 to 1.
     """
 
@@ -186,6 +195,7 @@ class Batch:
     pad: Tensor | None = None
     labels: Tensor | None = None
     images: Tensor | None = None
+    sizes: Tensor | None = None
     regions: Tensor | None = None
 
     def to(self, device: str | torch.device) -> Batch:
@@ -210,10 +220,12 @@ def _part_from_json(value: Any, folder: Path | None) -> Part:
     if kind == "text" and isinstance(value.get("text"), str):
         return Text(value["text"])
     if kind == "image_url":
-        url = value.get("image_url")
-        url = url.get("url") if isinstance(url, Mapping) else url
+        given = value.get("image_url")
+        given = given if isinstance(given, Mapping) else {"url": given}
+        url = given.get("url")
         if isinstance(url, str):
-            return Image(folder / url if folder is not None and "://" not in url and url[:5] != "data:" else url)
+            here = folder is not None and "://" not in url and url[:5] != "data:"
+            return Image(folder / url if folder and here else url, given.get("detail", "auto"))
     raise InputError(f"cannot read the part {str(value)[:80]!r}{suggest(str(kind), kinds)}")
 
 

@@ -22,6 +22,8 @@ FAMILIES: dict[str, type[Family[Any]]] = {
     "clip": Contrastive,
     "siglip": Contrastive,
     "llava": LlavaChat,
+    "llava_next": LlavaChat,
+    "llava_onevision": LlavaChat,
     "clip_vision_model": ImageTower,
     "siglip_vision_model": ImageTower,
     "vit": ImageTower,

@@ -15,6 +15,7 @@ from panmodal.cache import Cache
 from panmodal.data.processor import Encoded, pad_rows
 from panmodal.data.sample import Image, Message, as_conversation, assistant
 from panmodal.data.template import PLAIN
+from panmodal.data.tiles import Size
 from panmodal.data.tokens import THINKING, Tokenizer
 from panmodal.errors import InputError, suggest
 from panmodal.families.base import Family
@@ -25,6 +26,7 @@ from panmodal.quick import quicken
 M = TypeVar("M", bound=nn.Module)
 
 KEPT_PICTURES = 16  # of which the vectors are remembered
+Shown = tuple[Image, Size]  # a picture, and the size by which it is cut into tiles
 
 
 class Chat(Family[M]):
@@ -43,12 +45,13 @@ class Chat(Family[M]):
     def language(self) -> LanguageModel: ...
 
     @abstractmethod
-    def encode_images(self, images: Sequence[Image]) -> Tensor:
-        """Pictures -> [N, P, D], the vectors that stand for them among the words"""
+    def encode_images(self, images: Sequence[Image], sizes: Sequence[Size]) -> Iterable[Tensor]:
+        """Pictures, and the size by which each is cut into tiles -> for each [P, D], the vectors that stand for it
+        among the words"""
 
     @abstractmethod
     def vectors(self, ids: Tensor, images: Tensor | None) -> Tensor:
-        """ids [B, T], vectors of their pictures [N, P, D] -> [B, T, D]"""
+        """ids [B, T], vectors of all their pictures [V, D] -> [B, T, D]"""
 
     def reply(self, said: str | Message | Iterable[Message], *, thoughts: bool = False, **options: Any) -> Message:
         """The assistant's answer to a question, a message or a conversation.
@@ -68,7 +71,7 @@ class Chat(Family[M]):
         keys = self._keys(encoded)
         known, cache = self._recall(keys, len(encoded.ids) + sampling.max_tokens)
         ids = torch.tensor([encoded.ids], device=self.device)
-        fresh = [image for image, first in zip(encoded.images, self._firsts(encoded), strict=True) if first >= known]
+        fresh = [shown for shown, first in zip(encoded.shown, self._firsts(encoded), strict=True) if first >= known]
         with torch.inference_mode():
             x = self.vectors(ids[:, known:], self._look(fresh))
         text = self._pieces(encoded, sampling, thoughts)
@@ -90,7 +93,7 @@ class Chat(Family[M]):
             batch = pad_rows([e.ids for e in encoded], self.processor.tokenizer.pad_id, left=True).to(self.device)
             sampling = self._sampling(options, batch.ids.shape[1])
             with torch.inference_mode():
-                x = self.vectors(batch.ids, self._look([image for e in encoded for image in e.images]))
+                x = self.vectors(batch.ids, self._look([shown for e in encoded for shown in e.shown]))
             tokens = generate(self.language, batch.ids, x, sampling, self._ends, batch.pad)
             for asked, row in zip(encoded, torch.stack(list(tokens), dim=1).tolist(), strict=True):
                 text = self._pieces(asked, sampling, thoughts=False)
@@ -137,15 +140,15 @@ class Chat(Family[M]):
     def _keys(self, encoded: Encoded) -> list[Hashable]:
         """What stands at each place: a token, or a part of a certain picture."""
         keys: list[Hashable] = list(encoded.ids)
-        for image, first in zip(encoded.images, self._firsts(encoded), strict=True):
-            for i in range(self.processor.image_vectors):
-                keys[first + i] = (image.key, i)
+        shown = zip(encoded.shown, self._firsts(encoded), encoded.vectors, strict=True)
+        for (image, size), first, vectors in shown:
+            keys[first : first + vectors] = [(image.key, size, i) for i in range(vectors)]
         return keys
 
     def _firsts(self, encoded: Encoded) -> list[int]:
         """Where each picture's vectors begin."""
         places = [i for i, token in enumerate(encoded.ids) if token == self.processor.image_token]
-        return places[:: self.processor.image_vectors or 1]
+        return [places[sum(encoded.vectors[:i])] for i in range(len(encoded.images))]
 
     def _recall(self, keys: list[Hashable], size: int) -> tuple[int, Cache]:
         """How many leading tokens are in a cache already, and that cache; at least one is left to do."""
@@ -162,23 +165,23 @@ class Chat(Family[M]):
         last.cache.resize(size, known)
         return known, last.cache
 
-    def _look(self, images: Sequence[Image]) -> Tensor | None:
-        """The vectors of pictures, each encoded once."""
-        if not images:
+    def _look(self, shown: Sequence[Shown]) -> Tensor | None:
+        """The vectors of pictures [V, D], each picture encoded once."""
+        if not shown:
             return None
         if not hasattr(self, "_vectors"):
             self._vectors = OrderedDict()
         weights = self._weights()
-        new = {image.key: image for image in images if (image.key, weights) not in self._vectors}
-        found = {}
+        keys = [(image.key, size, weights) for image, size in shown]
+        new = {key: one for key, one in zip(keys, shown, strict=True) if key not in self._vectors}
+        found: dict[Hashable, Tensor] = {}
         if new:
-            found = dict(zip(new, self.encode_images(list(new.values())), strict=True))
-        vectors = [found[i.key] if i.key in found else self._vectors[i.key, weights] for i in images]
-        for key, vector in found.items():
-            self._vectors[key, weights] = vector
+            found = dict(zip(new, self.encode_images(*zip(*new.values(), strict=True)), strict=True))
+        vectors = [found[key] if key in found else self._vectors[key] for key in keys]
+        self._vectors.update(found)
         while len(self._vectors) > KEPT_PICTURES:
             self._vectors.popitem(last=False)
-        return torch.stack(vectors)
+        return torch.cat(vectors)
 
     def _weights(self) -> Hashable:
         """Changes whenever a weight does."""

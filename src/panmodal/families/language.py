@@ -11,6 +11,7 @@ from panmodal.checkpoints.parts import LANGUAGE_MODELS, Config, find_part
 from panmodal.data.processor import Processor
 from panmodal.data.sample import Image
 from panmodal.data.template import PLAIN, ChatTemplate
+from panmodal.data.tiles import Size
 from panmodal.data.tokens import Tokenizer
 from panmodal.errors import InputError
 from panmodal.families.chat import Chat
@@ -35,7 +36,7 @@ class LanguageChat(Chat[LanguageModel]):
     def language(self) -> LanguageModel:
         return self.model
 
-    def encode_images(self, images: Sequence[Image]) -> Tensor:
+    def encode_images(self, images: Sequence[Image], sizes: Sequence[Size]) -> Tensor:
         raise InputError("a language model alone does not see pictures; compose one with an image encoder")
 
     def vectors(self, ids: Tensor, images: Tensor | None) -> Tensor:

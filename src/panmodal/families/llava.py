@@ -1,5 +1,5 @@
 """Conversational: image encoder -> connector -> language model, picture vectors standing among the
-words (LLaVA, Liu et al., 2023; LLaVA-1.5)."""
+words (LLaVA, Liu et al., 2023; LLaVA-1.5; LLaVA-NeXT and LLaVA-OneVision, which look at tiles as well)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from panmodal.cache import Cache
 from panmodal.checkpoints.names import Names, settle, under
 from panmodal.checkpoints.parts import IMAGE_ENCODERS, LANGUAGE_MODELS, Config, activation, find_part
 from panmodal.checkpoints.store import Checkpoint, published_weights
-from panmodal.connectors import MLPConnector, make_connector
+from panmodal.connectors import MLPConnector, Tiles, make_connector
 from panmodal.data.pictures import ImageTransform
 from panmodal.data.processor import Processor
 from panmodal.data.sample import Image
 from panmodal.data.template import ChatTemplate
+from panmodal.data.tiles import Size, Tiling
 from panmodal.data.tokens import Tokenizer
 from panmodal.encoders import ImageEncoder
 from panmodal.errors import CheckpointError, InputError
@@ -35,6 +36,19 @@ VICUNA = (  # LLaVA-1.5's, for language models that come without a template
 )
 
 
+DEFAULTS: dict[str, Config] = {  # what the published configurations may leave out
+    "llava": {},
+    "llava_next": {"image_grid_pinpoints": [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]},
+    "llava_onevision": {
+        "vision_feature_layer": -1,
+        "vision_feature_select_strategy": "full",
+        "image_token_index": 151646,
+        "vision_aspect_ratio": "anyres_max_9",
+        "image_grid_pinpoints": [[384 * rows, 384 * columns] for rows in range(1, 7) for columns in range(1, 7)],
+    },
+}
+
+
 class Llava(nn.Module):
     """`drop_first` leaves out the encoder's first token, which is CLIP's class token."""
 
@@ -45,32 +59,46 @@ class Llava(nn.Module):
         language: LanguageModel,
         image_token: int,
         drop_first: bool = True,
+        tiling: Tiling | None = None,
     ) -> None:
         super().__init__()
         self.encoder, self.connector, self.language = encoder, connector, language
         self.image_token, self.drop_first = image_token, drop_first
+        self.tiles = Tiles(language.dim, tiling) if tiling else None
 
-    def encode(self, images: Tensor) -> Tensor:
-        """images [N, 3, height, width] -> [N, P, D]"""
-        out: Tensor = self.connector(self.encoder(images)[:, int(self.drop_first) :])
-        return out
+    def encode(self, images: Tensor, sizes: Sequence[Size] = ()) -> Tensor:
+        """images [N, 3, height, width], or the tiles of pictures cut by `sizes` -> [V, D], picture after picture"""
+        vectors: Tensor = self.connector(self.encoder(images)[:, int(self.drop_first) :])
+        return vectors.flatten(0, 1) if self.tiles is None else self.tiles(vectors, sizes)
 
     def vectors(self, ids: Tensor, media: Tensor | None = None) -> Tensor:
-        """ids [B, T], picture vectors [N, P, D] in reading order -> [B, T, D]"""
+        """ids [B, T], vectors of all pictures [V, D] in reading order -> [B, T, D]"""
         x = self.language.embed.words(ids)
         return x if media is None else splice(x, ids == self.image_token, media)
 
     def forward(
-        self, ids: Tensor, images: Tensor | None = None, pad: Tensor | None = None, cache: Cache | None = None
+        self,
+        ids: Tensor,
+        images: Tensor | None = None,
+        pad: Tensor | None = None,
+        cache: Cache | None = None,
+        sizes: Tensor | None = None,
     ) -> Tensor:
-        """ids [B, T], images [N, 3, height, width] in reading order -> logits [B, T, vocab]"""
-        return self.language.logits(self.hidden(ids, images, pad, cache))
+        """ids [B, T], images [N, 3, height, width] in reading order, or the tiles of pictures of `sizes` [pictures, 2]
+        -> logits [B, T, vocab]"""
+        return self.language.logits(self.hidden(ids, images, pad, cache, sizes))
 
     def hidden(
-        self, ids: Tensor, images: Tensor | None = None, pad: Tensor | None = None, cache: Cache | None = None
+        self,
+        ids: Tensor,
+        images: Tensor | None = None,
+        pad: Tensor | None = None,
+        cache: Cache | None = None,
+        sizes: Tensor | None = None,
     ) -> Tensor:
-        """ids [B, T], images [N, 3, height, width] in reading order -> hidden states [B, T, D]"""
-        x = self.vectors(ids, None if images is None else self.encode(images))
+        """The same -> hidden states [B, T, D]"""
+        cuts: list[Size] = [] if sizes is None else [(h, w) for h, w in sizes.tolist()]
+        x = self.vectors(ids, None if images is None else self.encode(images, cuts))
         return self.language.decode(x, pad, cache)
 
 
@@ -81,6 +109,7 @@ class LlavaChat(Chat[Llava]):
 
     @staticmethod
     def build(config: Config) -> tuple[Llava, Names]:
+        config = {**DEFAULTS[config["model_type"]], **config}
         vision, text = config["vision_config"], dict(config["text_config"])
         if "tie_word_embeddings" in config:
             text.setdefault("tie_word_embeddings", config["tie_word_embeddings"])
@@ -103,9 +132,10 @@ class LlavaChat(Chat[Llava]):
             **under("vision_tower.", seen.table(vision), "encoder."),
             **under("language_model.", spoken.table(text), "language."),
             **PROJECTOR_NAMES[kind],
+            "image_newline": "tiles.newline",
         }
         token = config.get("image_token_index", config.get("image_token_id", 32000))
-        return Llava(encoder, connector, language, token, drop_first), names
+        return Llava(encoder, connector, language, token, drop_first, _tiling(config, encoder)), names
 
     def make_processor(self) -> Processor:
         files, model = self.checkpoint.files, self.model
@@ -118,22 +148,45 @@ class LlavaChat(Chat[Llava]):
         tokens = model.encoder.embed.grid**2 + (model.encoder.embed.class_token is not None) - model.drop_first
         return Processor(
             tokenizer,
-            ImageTransform.from_config(pictures) if pictures else None,
+            _transform(pictures, model.tiles is not None) if pictures else None,
             template,
             context=model.language.context,
             image_token=model.image_token,
             image_vectors=model.connector.tokens(tokens),  # type: ignore[operator]
+            tiling=model.tiles.tiling if model.tiles else None,
         )
 
     @property
     def language(self) -> LanguageModel:
         return self.model.language
 
-    def encode_images(self, images: Sequence[Image]) -> Tensor:
-        return self.model.encode(self.processor.pictures(images).to(self.device, self.dtype))
+    def encode_images(self, images: Sequence[Image], sizes: Sequence[Size]) -> Sequence[Tensor]:
+        pixels = self.processor.pictures(images, sizes).to(self.device, self.dtype)
+        return torch.split(self.model.encode(pixels, sizes), [self.processor.vectors(size) for size in sizes])
 
     def vectors(self, ids: Tensor, images: Tensor | None) -> Tensor:
         return self.model.vectors(ids, images)
+
+
+def _tiling(config: Config, encoder: ImageEncoder) -> Tiling | None:
+    """From the settings of LLaVA-NeXT and OneVision."""
+    if config["model_type"] == "llava":
+        return None
+    resolutions = tuple((int(height), int(width)) for height, width in config["image_grid_pinpoints"])
+    limit = str(config.get("vision_aspect_ratio", ""))
+    return Tiling(
+        resolutions, encoder.image_size, encoder.embed.grid, int(limit.removeprefix("anyres_max_")) if limit else None
+    )
+
+
+def _transform(config: dict[str, Any], tiled: bool) -> ImageTransform:
+    """Tiles come at their size. A picture that is looked at as a whole alone is resized to it (LLaVA-NeXT, whose
+    `do_pad` is of batches), or padded to a square before (OneVision)."""
+    if tiled:
+        squeezes = "shortest_edge" in config.get("size", ())
+        size = config["crop_size"] if squeezes else config["size"]
+        config = {**config, "size": size, "do_center_crop": False, "do_pad": not squeezes}
+    return ImageTransform.from_config(config)
 
 
 def features_only(encoder: ImageEncoder) -> ImageEncoder:

@@ -257,7 +257,7 @@ class NextToken:
         for image in encoded.images:
             image.pixels  # noqa: B018
         if self.everything:
-            return Encoded(encoded.ids, [i != processor.image_token for i in encoded.ids], encoded.images)
+            return replace(encoded, learned=[i != processor.image_token for i in encoded.ids])
         if not any(encoded.learned):
             raise InputError("the assistant says nothing in this conversation: there is nothing to learn")
         return encoded
@@ -280,7 +280,7 @@ class NextToken:
         assert batch.labels is not None
         if isinstance(model, Llava):
             return next_token_loss(
-                model.hidden(batch.ids, batch.images, batch.pad), batch.labels, model.language.logits
+                model.hidden(batch.ids, batch.images, batch.pad, sizes=batch.sizes), batch.labels, model.language.logits
             )
         return next_token_loss(model.hidden(batch.ids, batch.pad), batch.labels, model.logits)
 
