@@ -33,9 +33,9 @@ def test_the_first_command_of_the_readme(command):
 
 
 def test_it_compares_after_thinking(command):
-    asked = ("ask", SCENE, "Are there more circles than stars?")
+    asked = ("ask", SCENE, "Are there fewer stars than circles?")
     assert command(*asked).out == "yes\n"
-    assert command(*asked, "--thoughts").out == "<think> there are 2 circles and 1 star. </think> yes\n"
+    assert command(*asked, "--thoughts").out == "<think> there are 1 star and 2 circles. </think> yes\n"
 
 
 def test_a_picture_of_another_world_brings_a_hint(command, fixtures):
