@@ -71,3 +71,12 @@ def test_a_batch_moves_whole():
     batch = Batch(torch.zeros(1, 2, dtype=torch.long), images=torch.zeros(1, 3, 4, 4)).to("meta")
     assert batch.ids.device.type == batch.images.device.type == "meta"
     assert batch.pad is None
+
+
+def test_detail_travels_with_a_picture():
+    value = {"type": "image_url", "image_url": {"url": "cat.jpg", "detail": "low"}}
+    message = Message.from_json({"role": "user", "content": [value]})
+    assert message.images[0].detail == "low"
+    assert message.to_json()["content"] == [value]
+    with pytest.raises(InputError, match="unknown detail 'lo'; did you mean 'low'"):
+        Image("cat.jpg", detail="lo")

@@ -39,22 +39,19 @@ class Four:
 
 def output(family, name):
     """What the family's model makes of a picture and a text, as one vector."""
-    images = (
-        family.processor.pictures([scene_picture(0), scene_picture(1)]) if name not in ("bert", *CHATS[:4]) else None
-    )
-    model = family.model
+    model, pictures = family.model, [scene_picture(0), scene_picture(1)]
     if name in ("clip", "siglip"):
         batch = family.processor.texts(["a red circle", "two blue stars and a green square"])
-        return model(images, batch.ids, batch.pad).flatten()
+        return model(family.processor.pictures(pictures), batch.ids, batch.pad).flatten()
     if name in ("vit", "dinov2"):
-        return model(images).flatten()
+        return model(family.processor.pictures(pictures)).flatten()
     if name == "bert":
         batch = family.processor.texts(["a red circle", "two blue stars and a green square"])
         return model(batch.ids, batch.pad)[batch.pad].flatten()
-    shown = [scene_picture(0)] if images is not None else []
+    shown = pictures[:1] if name.startswith("llava") else []
     batch = family.processor.batch([family.processor.encode([user(*shown, "how many?"), assistant("two")])])
-    if images is not None:
-        return model(batch.ids, batch.images, batch.pad).flatten()
+    if shown:
+        return model(batch.ids, batch.images, batch.pad, sizes=batch.sizes).flatten()
     return model(batch.ids, batch.pad).flatten()
 
 
