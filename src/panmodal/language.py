@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from panmodal.cache import Cache, Source
@@ -53,6 +54,15 @@ class LanguageModel(nn.Module):
 
     def make_cache(self, batch: int, size: int) -> Cache:
         return Cache(self.body.config, batch, size, like=self.embed.vectors.weight)
+
+
+def with_words(weights: dict[str, Tensor], rows: int) -> dict[str, Tensor]:
+    """A language model's weights for a vocabulary of `rows`, the words that are new to it the mean of the others."""
+    grown = dict(weights)
+    for name in ("embed.vectors.weight", "head.weight"):
+        known = weights[name]
+        grown[name] = torch.cat([known, known.mean(dim=0, keepdim=True).expand(rows - len(known), -1)])
+    return grown
 
 
 def splice(x: Tensor, slots: Tensor, vectors: Tensor) -> Tensor:

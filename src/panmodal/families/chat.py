@@ -126,8 +126,8 @@ class Chat(Family[M]):
         for name in options:
             if name not in known:
                 raise InputError(f"unknown option {name!r}{suggest(name, known)}")
-        if isinstance(options.get("stop"), str):
-            options = {**options, "stop": (options["stop"],)}
+        options = {"stop": self.checkpoint.json("generation_config.json").get("stop_strings") or (), **options}
+        options["stop"] = (options["stop"],) if isinstance(options["stop"], str) else tuple(options["stop"])
         sampling = Sampling(**options)
         room = self.language.context - prompt
         if room < 1:

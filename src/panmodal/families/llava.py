@@ -24,7 +24,7 @@ from panmodal.encoders import ImageEncoder
 from panmodal.errors import CheckpointError, InputError
 from panmodal.families.base import Family
 from panmodal.families.chat import Chat
-from panmodal.language import LanguageModel, splice
+from panmodal.language import LanguageModel, splice, with_words
 from panmodal.transformer import initialise
 
 VICUNA = (  # LLaVA-1.5's, for language models that come without a template
@@ -187,11 +187,7 @@ def compose(vision: Family[Any], connector: str, language: Chat[LanguageModel], 
     initialise(model.connector)
     known = model.encoder.state_dict().keys()
     model.encoder.load_state_dict({k: v for k, v in tower.state_dict().items() if k in known}, assign=True)
-    spoken = language.model.state_dict()
-    for name in ("embed.vectors.weight", "head.weight"):
-        mean = spoken[name].mean(dim=0, keepdim=True)
-        spoken[name] = torch.cat([spoken[name], mean.expand(rows - len(words), -1)])
-    model.language.load_state_dict(spoken, assign=True)
+    model.language.load_state_dict(with_words(language.model.state_dict(), rows), assign=True)
     model.language.tie()
     part = find_part(IMAGE_ENCODERS, seen)
     whole = published_weights(tower, Checkpoint(seen, settle(part.table(seen))))
