@@ -97,7 +97,7 @@ class QFormer(nn.Module):
         if ids is not None:
             assert self.embed is not None
             parts.append(self.embed(ids, pad))
-        x = self.norm(torch.cat(parts, dim=1))
+        x: Tensor = self.norm(torch.cat(parts, dim=1))
         mask = None
         if ids is not None and (pad is not None or sight != "bidirectional"):
             real = torch.ones_like(ids, dtype=torch.bool) if pad is None else pad
