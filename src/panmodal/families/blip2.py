@@ -320,6 +320,7 @@ def _join(
     if template:
         files["chat_template.jinja"] = template.encode()
     if stop:
-        told = {**language.checkpoint.json("generation_config.json"), "stop_strings": [stop]}
+        said = tokenizer.decode(tokenizer.encode(stop, special=False))  # as it looks in what is decoded
+        told = {**language.checkpoint.json("generation_config.json"), "stop_strings": [f" {said}", said]}
         files["generation_config.json"] = json.dumps(told).encode()
     return Blip2Chat(model, Checkpoint(config, settle(names), files)).to(language.device)
