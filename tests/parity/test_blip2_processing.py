@@ -106,7 +106,7 @@ def test_a_prompt(pair, fixtures, text):
 
 
 def test_a_caption_without_a_prompt(pair, fixtures):
-    family, theirs, processor = pair
+    family, _, processor = pair
     photo = sorted((fixtures / "photos").glob("*.jpg"))[3]
     batch = processor(images=Pil.open(photo).convert("RGB"), text="", return_tensors="pt")
     ours = family.processor.encode([pm.user(pm.Image(photo))], reply=True)
