@@ -166,6 +166,11 @@ class Blip2Chat(Chat[Blip2]):
         """What the model says of a picture, going on from a `prompt` if there is one; options as for `reply`."""
         return self.reply(user(image, *([prompt] if prompt else [])), **options).text
 
+    def caption_all(self, images: Sequence[Image], prompt: str = "", rows: int = 16, **options: Any) -> list[str]:
+        """Captions of many pictures, `rows` of them at a time; each is what `caption` would say."""
+        asked = [[user(image, *([prompt] if prompt else []))] for image in images]
+        return [reply.text for reply in self.reply_all(asked, rows, **options)]
+
     def _marks(self, tokenizer: Tokenizer) -> dict[str, str]:
         """The special tokens, the start only where the tokenizer puts one, and what ends an answer: in BLIP-2's OPT
         a new line."""

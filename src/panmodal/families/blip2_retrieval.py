@@ -18,7 +18,6 @@ from panmodal.data.processor import Processor
 from panmodal.data.sample import Image
 from panmodal.data.tokens import Tokenizer
 from panmodal.encoders import ImageEncoder
-from panmodal.errors import InputError
 from panmodal.families.base import Family, embed_images, embed_texts
 
 
@@ -100,12 +99,13 @@ class Blip2Retrieval(Family[Blip2Matcher]):
         seen = embed_images(self, self.model.embed_images, images)
         return self.model.similarity(seen, embed_texts(self, self.model.embed_texts, texts, truncate))
 
-    @torch.inference_mode()
-    def match(self, image: Image, texts: Sequence[str], truncate: bool = False) -> dict[str, float]:
-        """How likely each text is to fit the picture, judged with both in sight of each other."""
-        if not texts:
-            raise InputError("match needs at least one text")
-        seen = self.model.encoder(self.processor.pictures([image]).to(self.device, self.dtype))
-        batch = self.processor.texts(texts, truncate).to(self.device)
-        logits = self.model.match(Source(seen.expand(len(texts), -1, -1)), batch.ids, batch.pad)
-        return dict(zip(texts, logits.float().softmax(-1)[:, 1].tolist(), strict=True))
+    def match(self, image: Image, texts: Sequence[str], rows: int = 64) -> list[float]:
+        """How likely each text is to fit the picture, each judged on its own in sight of it."""
+        odds: list[float] = []
+        with torch.inference_mode():
+            seen = self.model.encoder(self.processor.pictures([image]).to(self.device, self.dtype))
+            for start in range(0, len(texts), rows):
+                batch = self.processor.texts(texts[start : start + rows]).to(self.device)
+                source = Source(seen.expand(len(batch.ids), -1, -1))
+                odds += self.model.match(source, batch.ids, batch.pad).float().softmax(-1)[:, 1].tolist()
+        return odds
