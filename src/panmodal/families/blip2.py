@@ -41,17 +41,17 @@ from panmodal.families.chat import Chat
 from panmodal.language import LanguageModel, splice, with_words
 from panmodal.transformer import initialise
 
-# Pictures stand before the start token. BLIP-2's language models are base models, which go on from a text; a question
-# is put to them as its authors do.
-TURNS = (
+_TURNS = (  # pictures stand before the start token
     "{% for message in messages %}"
     "{% for part in message['content'] if part['type'] == 'image' %}<image>{% endfor %}"
     "{{ bos_token if loop.first else ' ' }}"
     "{% set text = message['content'] | selectattr('type', 'equalto', 'text') | map(attribute='text') | join %}"
-    "{{ 'Question: ' + text + ' Answer:' if message['role'] == 'user' and text.endswith('?') else text }}"
-    "{{ eos_token if message['role'] == 'assistant' }}{% endfor %}"
+    "{{ SAID }}{{ eos_token if message['role'] == 'assistant' }}{% endfor %}"
 )
-INSTRUCT_TURNS = TURNS.replace(" if message['role'] == 'user' and text.endswith('?')", " if false")
+INSTRUCT_TURNS = _TURNS.replace("SAID", "text")
+TURNS = _TURNS.replace(  # of base models, which go on from a text; a question is put to them as the authors do
+    "SAID", "'Question: ' + text + ' Answer:' if message['role'] == 'user' and text.endswith('?') else text"
+)
 MINIGPT4_TURNS = (
     "{% for message in messages %}"
     "{% if message['role'] == 'assistant' %}###Assistant: {% elif message['role'] == 'user' %}"
