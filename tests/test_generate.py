@@ -113,5 +113,5 @@ def test_splice_counts():
     x, slots = torch.zeros(1, 5, 3), torch.tensor([[False, True, True, False, False]])
     out = splice(x, slots, torch.ones(1, 2, 3))
     assert out[0, :, 0].tolist() == [0, 1, 1, 0, 0]
-    with pytest.raises(InputError, match="2 places for media vectors and 1 media of 3 vectors each fill 3"):
+    with pytest.raises(InputError, match="2 places for media vectors and the media have 3 vectors"):
         splice(x, slots, torch.ones(1, 3, 3))

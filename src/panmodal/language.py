@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import torch
 from torch import Tensor, nn
 
 from panmodal.cache import Cache, Source
+from panmodal.data.sample import Batch
 from panmodal.embeddings import TokenEmbedding
 from panmodal.errors import InputError
 from panmodal.transformer import Transformer, TransformerConfig
@@ -35,6 +40,10 @@ class LanguageModel(nn.Module):
         """ids [B, T] -> logits [B, T, vocab]. `pad` [B, S] is True where a token, cached or new, is real."""
         return self.logits(self.hidden(ids, pad, cache))
 
+    def read(self, batch: Batch) -> Tensor:
+        """-> hidden states [B, T, D]"""
+        return self.hidden(batch.ids, batch.pad)
+
     def hidden(self, ids: Tensor, pad: Tensor | None = None, cache: Cache | None = None) -> Tensor:
         """ids [B, T] -> hidden states [B, T, D]"""
         return self.decode(self.embed.words(ids), pad, cache)
@@ -53,6 +62,20 @@ class LanguageModel(nn.Module):
 
     def make_cache(self, batch: int, size: int) -> Cache:
         return Cache(self.body.config, batch, size, like=self.embed.vectors.weight)
+
+
+def logits_of(model: LanguageModel | Any) -> Callable[[Tensor], Tensor]:
+    """What makes logits of a model's hidden states: its own, or those of the language model in it"""
+    return (model if isinstance(model, LanguageModel) else model.language).logits
+
+
+def with_words(weights: dict[str, Tensor], rows: int) -> dict[str, Tensor]:
+    """A language model's weights for a vocabulary of `rows`, the words that are new to it the mean of the others."""
+    grown = dict(weights)
+    for name in ("embed.vectors.weight", "head.weight"):
+        known = weights[name]
+        grown[name] = torch.cat([known, known.mean(dim=0, keepdim=True).expand(rows - len(known), -1)])
+    return grown
 
 
 def splice(x: Tensor, slots: Tensor, vectors: Tensor) -> Tensor:

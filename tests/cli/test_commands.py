@@ -20,7 +20,20 @@ from panmodal.playground import make_scene, render
 from tests.checkpoints.test_store import change, llama
 from tests.families.small import small
 
-COMMANDS = ["ask", "chat", "embed", "classify", "search", "train", "eval", "models", "playground", "bench"]
+COMMANDS = [
+    "ask",
+    "chat",
+    "caption",
+    "embed",
+    "classify",
+    "match",
+    "search",
+    "train",
+    "eval",
+    "models",
+    "playground",
+    "bench",
+]
 
 
 @pytest.fixture(scope="module")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from tempfile import TemporaryDirectory
 
 import torch
 
 from panmodal.data.processor import Processor
-from panmodal.families import FAMILIES, Family, compose
+from panmodal.families import Family, compose, family_of, minigpt4
 from panmodal.playground.speech import CHAT_TEMPLATE, tokenizer
 from panmodal.transformer import initialise
 
@@ -16,6 +17,11 @@ TOWER = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, interme
 SEEN = dict(**TOWER, image_size=32, patch_size=8)
 READ = dict(**TOWER, vocab_size=344, max_position_embeddings=96, eos_token_id=3)
 SPOKEN = dict(**TOWER, vocab_size=344, max_position_embeddings=256, tie_word_embeddings=True)
+QUERIED = dict(
+    vision_config=SEEN,
+    qformer_config=dict(**TOWER, vocab_size=344, max_position_embeddings=96),
+    num_query_tokens=6,
+)
 
 CONFIGS = {
     "clip": dict(model_type="clip", vision_config=SEEN, text_config=READ, projection_dim=16),
@@ -24,6 +30,11 @@ CONFIGS = {
     "qwen3": dict(model_type="qwen3", num_key_value_heads=2, head_dim=8, **SPOKEN),
     "gpt2": dict(model_type="gpt2", n_embd=32, n_layer=2, n_head=4, vocab_size=344, n_positions=256),
     "opt": dict(model_type="opt", ffn_dim=64, word_embed_proj_dim=32, **SPOKEN),
+    "blip2": dict(model_type="blip-2", text_config=dict(model_type="opt", ffn_dim=64, **SPOKEN), **QUERIED),
+    "instructblip": dict(model_type="instructblip", text_config=dict(model_type="llama", **SPOKEN), **QUERIED),
+    "blip2-itm": dict(
+        model_type="blip-2", architectures=["Blip2ForImageTextRetrieval"], image_text_hidden_size=16, **QUERIED
+    ),
     "vit": dict(model_type="vit", **SEEN),
     "dinov2": dict(model_type="dinov2", **SEEN),
     "bert": dict(model_type="bert", **{k: v for k, v in READ.items() if k != "eos_token_id"}),
@@ -31,14 +42,18 @@ CONFIGS = {
 
 
 def small(name: str, std: float = 0.1) -> Family:
-    """`name`: a key of CONFIGS, or `llava` (with `-linear`, `-pixel_shuffle`), composed of two."""
+    """`name`: a key of CONFIGS, or one composed of two: `llava` (with `-linear`, `-pixel_shuffle`, `-tiles`) or `minigpt4`."""
     torch.manual_seed(0)
     if name.startswith("llava"):
         connector = name.partition("-")[2] or "mlp"
         family = compose(small("clip", std), "mlp" if connector == "tiles" else connector, small("llama", std))
         if connector == "tiles":
             config = {**family.config, "model_type": "llava_next", "image_grid_pinpoints": [[32, 64], [64, 64]]}
-            family = FAMILIES["llava_next"].fresh(config, family.checkpoint.files)
+            family = family_of(config).fresh(config, family.checkpoint.files)
+    elif name == "minigpt4":
+        with TemporaryDirectory() as folder:
+            small("blip2", std).save(folder)
+            family = minigpt4(folder, small("llama", std))
     else:
         config = CONFIGS[name]
         files = {**tokenizer().to_files(), "preprocessor_config.json": json.dumps(PICTURES).encode()}
@@ -46,12 +61,22 @@ def small(name: str, std: float = 0.1) -> Family:
             files["chat_template.jinja"] = CHAT_TEMPLATE.encode()
         if config["model_type"] in ("vit", "dinov2"):
             files = {"preprocessor_config.json": files["preprocessor_config.json"]}
-        family = FAMILIES[config["model_type"]].fresh(config, files)
+        if name == "instructblip":
+            files |= {f"qformer_tokenizer/{file}": content for file, content in tokenizer().to_files().items()}
+        family = family_of(config).fresh(config, files)
     initialise(family.model, std)
     assert isinstance(family.processor, Processor)
     return family
 
 
-NAMES = [*CONFIGS, "llava", "llava-linear", "llava-pixel_shuffle", "llava-tiles"]
-CHATS = ["llama", "qwen3", "gpt2", "opt", "llava", "llava-pixel_shuffle", "llava-tiles"]
-EMBEDDERS = ["clip", "siglip", "vit", "dinov2", "bert"]
+NAMES = [*CONFIGS, "llava", "llava-linear", "llava-pixel_shuffle", "llava-tiles", "minigpt4"]
+SEERS = [
+    "llava",
+    "llava-pixel_shuffle",
+    "llava-tiles",
+    "blip2",
+    "instructblip",
+    "minigpt4",
+]  # those that are shown pictures
+CHATS = ["llama", "qwen3", "gpt2", "opt", *SEERS]
+EMBEDDERS = ["clip", "siglip", "blip2-itm", "vit", "dinov2", "bert"]

@@ -29,7 +29,7 @@ from panmodal.language import LanguageModel
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SIDECARS = (
+TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer.model",
     "spiece.model",
@@ -39,11 +39,15 @@ SIDECARS = (
     "vocab.txt",
     "vocab.json",
     "merges.txt",
+)
+SIDECARS = (
+    *TOKENIZER_FILES,
     "preprocessor_config.json",
     "processor_config.json",
     "chat_template.jinja",
     "chat_template.json",
     "generation_config.json",
+    *(f"qformer_tokenizer/{name}" for name in TOKENIZER_FILES),
 )
 SHARD_BYTES = 5_000_000_000
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model.bin.index.json")
@@ -57,6 +61,10 @@ class Checkpoint:
     names: Names
     files: dict[str, bytes] = field(default_factory=dict)
     spare: dict[str, Tensor] = field(default_factory=dict)  # published tensors that no module uses
+
+    def under(self, folder: str) -> dict[str, bytes]:
+        """The small files in a folder within."""
+        return {name.removeprefix(folder): content for name, content in self.files.items() if name.startswith(folder)}
 
     def json(self, name: str) -> dict[str, Any]:
         """One of the small files, empty if there is none."""
@@ -141,17 +149,26 @@ def _unpickled(folder: Path, allow_pickle: bool) -> dict[str, Stored]:
     pickles = sorted(folder.glob("pytorch_model*.bin"))
     if not pickles:
         raise CheckpointError(f"{folder} has no model.safetensors")
+    return as_stored({name: t for file in pickles for name, t in read_pickle(file, allow_pickle).items()})
+
+
+def read_pickle(file: Path, allow_pickle: bool) -> dict[str, Any]:
+    """What a pickle of plain tensors holds; never code. Raises CheckpointError unless `allow_pickle`."""
     if not allow_pickle:
         raise CheckpointError(
-            f"{pickles[0]} is a pickle, which can carry code; save it as safetensors, or, if you trust its "
+            f"{file} is a pickle, which can carry code; save it as safetensors, or, if you trust its "
             "source, ask for it with allow_pickle=True (--allow-pickle)"
         )
-    tensors: dict[str, Tensor] = {}
-    for file in pickles:
-        try:
-            tensors |= torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:  # whatever a hostile or broken pickle raises
-            raise CheckpointError(f"{file} cannot be read as plain weights: {error}") from None
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a hostile or broken pickle raises
+        raise CheckpointError(f"{file} cannot be read as plain weights: {error}") from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{file} holds {type(content).__name__}, not tensors by name")
+    return content
+
+
+def as_stored(tensors: Mapping[str, Tensor]) -> dict[str, Stored]:
     return {name: Stored(tuple(t.shape), t.clone) for name, t in tensors.items()}
 
 
@@ -244,6 +261,7 @@ def save_checkpoint(
     with replacing(folder) as fresh:
         write_json(fresh / "config.json", config)
         for name, content in checkpoint.files.items():
+            (fresh / name).parent.mkdir(exist_ok=True)
             (fresh / name).write_bytes(content)
         shards: list[dict[str, Tensor]] = [{}]
         room = shard_bytes

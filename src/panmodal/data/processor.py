@@ -155,10 +155,12 @@ class Processor:
         return Batch(batch.ids, batch.pad, labels, self.pictures(images, sizes), torch.tensor(sizes))
 
     def _start(self, text: str) -> list[int]:
-        """The start token, where the tokenizer puts one before a text and the template has not."""
+        """The start token, where the tokenizer puts one before a text and the template has not. (BLIP-2 has its
+        pictures before it.)"""
         start = self.tokenizer.special.get("bos_token")
         first = self.tokenizer.encode("")[:1]
-        return first if start and first == [self.tokenizer.id_of(start)] and not text.startswith(start) else []
+        begun = bool(start) and text.replace(self.template.image, "").startswith(str(start))
+        return first if start and first == [self.tokenizer.id_of(start)] and not begun else []
 
     def _answers(self, messages: Sequence[Message], text: str) -> list[tuple[int, int]]:
         """The stretches of the text that the assistant says, each with what ends its turn."""

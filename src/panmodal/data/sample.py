@@ -188,7 +188,8 @@ class Batch:
     itself where it is to be learned and -100 elsewhere; images [N, 3, H, W] in reading order, whose
     vectors take the places where ids is the image token; for models that look at tiles, N are the tiles
     of all pictures, and sizes [pictures, 2] those by which they were cut; regions [R, 5], the number of a picture
-    and a box in it, x0 y0 x1 y1 from 0 to 1.
+    and a box in it, x0 y0 x1 y1 from 0 to 1;
+    instructions, the text that a Q-Former reads with each picture.
     """
 
     ids: Tensor
@@ -197,6 +198,7 @@ class Batch:
     images: Tensor | None = None
     sizes: Tensor | None = None
     regions: Tensor | None = None
+    instructions: Batch | None = None
 
     def to(self, device: str | torch.device) -> Batch:
         present = {f.name: t for f in fields(self) if (t := getattr(self, f.name)) is not None}

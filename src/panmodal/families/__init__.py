@@ -8,22 +8,28 @@ from typing import Any
 import torch
 
 from panmodal.checkpoints.hub import locate
+from panmodal.checkpoints.parts import Config
 from panmodal.checkpoints.store import read_config
-from panmodal.errors import CheckpointError, suggest
+from panmodal.errors import CheckpointError, InputError, suggest
 from panmodal.families.base import Family
+from panmodal.families.blip2 import Blip2Chat, InstructBlipChat, bootstrap, minigpt4
+from panmodal.families.blip2_retrieval import Blip2Retrieval
 from panmodal.families.chat import Chat
 from panmodal.families.clip import Contrastive
 from panmodal.families.language import LanguageChat
 from panmodal.families.llava import LlavaChat, compose
 from panmodal.families.towers import ImageTower, TextTower
 
-# model_type in config.json -> the family that reads it.
+# model_type in config.json, or an architecture that means something else by it -> the family that reads it.
 FAMILIES: dict[str, type[Family[Any]]] = {
     "clip": Contrastive,
     "siglip": Contrastive,
     "llava": LlavaChat,
     "llava_next": LlavaChat,
     "llava_onevision": LlavaChat,
+    "blip-2": Blip2Chat,
+    "Blip2ForImageTextRetrieval": Blip2Retrieval,
+    "instructblip": InstructBlipChat,
     "clip_vision_model": ImageTower,
     "siglip_vision_model": ImageTower,
     "vit": ImageTower,
@@ -38,6 +44,14 @@ FAMILIES: dict[str, type[Family[Any]]] = {
     "qwen2": LanguageChat,
     "qwen3": LanguageChat,
 }
+
+
+def family_of(config: Config) -> type[Family[Any]]:
+    """The family that a published configuration is read by; raises InputError if there is none."""
+    for kind in (*(config.get("architectures") or ()), config.get("model_type")):
+        if kind in FAMILIES:
+            return FAMILIES[kind]
+    raise InputError(f"panmodal does not read model_type {kind!r}{suggest(str(kind), FAMILIES)}")
 
 
 def load(
@@ -56,26 +70,31 @@ def load(
     """
     folder = locate(name, allow_pickle)
     config = read_config(folder)
-    kind = config.get("model_type")
-    if kind not in FAMILIES:
-        raise CheckpointError(
-            f"{folder} has model_type {kind!r}, which panmodal does not read{suggest(str(kind), FAMILIES)}"
-        )
+    try:
+        family = family_of(config)
+    except InputError as error:
+        raise CheckpointError(f"{folder}: {error}") from None
     if dtype is None:
         own = getattr(torch, str(config.get("dtype", config.get("torch_dtype", "float32"))), torch.float32)
         dtype = torch.float32 if device == "cpu" else own
-    return FAMILIES[kind].read(folder, os.fspath(name), dtype, allow_pickle).to(device)
+    return family.read(folder, os.fspath(name), dtype, allow_pickle).to(device)
 
 
 __all__ = [
     "FAMILIES",
+    "Blip2Chat",
+    "Blip2Retrieval",
     "Chat",
     "Contrastive",
     "Family",
     "ImageTower",
+    "InstructBlipChat",
     "LanguageChat",
     "LlavaChat",
     "TextTower",
+    "bootstrap",
     "compose",
+    "family_of",
     "load",
+    "minigpt4",
 ]

@@ -45,9 +45,9 @@ class Chat(Family[M]):
     def language(self) -> LanguageModel: ...
 
     @abstractmethod
-    def encode_images(self, images: Sequence[Image], sizes: Sequence[Size]) -> Iterable[Tensor]:
-        """Pictures, and the size by which each is cut into tiles -> for each [P, D], the vectors that stand for it
-        among the words"""
+    def encode_images(self, images: Sequence[Image], sizes: Sequence[Size] = ()) -> Iterable[Tensor]:
+        """Pictures, and the size by which each is cut into tiles, if any is -> for each [P, D], the vectors that
+        stand for it among the words"""
 
     @abstractmethod
     def vectors(self, ids: Tensor, images: Tensor | None) -> Tensor:
@@ -129,8 +129,8 @@ class Chat(Family[M]):
         for name in options:
             if name not in known:
                 raise InputError(f"unknown option {name!r}{suggest(name, known)}")
-        if isinstance(options.get("stop"), str):
-            options = {**options, "stop": (options["stop"],)}
+        options = {"stop": self.checkpoint.json("generation_config.json").get("stop_strings") or (), **options}
+        options["stop"] = (options["stop"],) if isinstance(options["stop"], str) else tuple(options["stop"])
         sampling = Sampling(**options)
         room = self.language.context - prompt
         if room < 1:

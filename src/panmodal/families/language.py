@@ -36,7 +36,7 @@ class LanguageChat(Chat[LanguageModel]):
     def language(self) -> LanguageModel:
         return self.model
 
-    def encode_images(self, images: Sequence[Image], sizes: Sequence[Size]) -> Tensor:
+    def encode_images(self, images: Sequence[Image], sizes: Sequence[Size] = ()) -> Tensor:
         raise InputError("a language model alone does not see pictures; compose one with an image encoder")
 
     def vectors(self, ids: Tensor, images: Tensor | None) -> Tensor:

@@ -17,7 +17,7 @@ from panmodal.checkpoints.store import Checkpoint, published_weights
 from panmodal.connectors import MLPConnector, Tiles, make_connector
 from panmodal.data.pictures import ImageTransform
 from panmodal.data.processor import Processor
-from panmodal.data.sample import Image
+from panmodal.data.sample import Batch, Image
 from panmodal.data.template import ChatTemplate
 from panmodal.data.tiles import Size, Tiling
 from panmodal.data.tokens import Tokenizer
@@ -25,7 +25,7 @@ from panmodal.encoders import ImageEncoder
 from panmodal.errors import CheckpointError, InputError
 from panmodal.families.base import Family
 from panmodal.families.chat import Chat
-from panmodal.language import LanguageModel, splice
+from panmodal.language import LanguageModel, splice, with_words
 from panmodal.transformer import initialise
 
 VICUNA = (  # LLaVA-1.5's, for language models that come without a template
@@ -87,6 +87,10 @@ class Llava(nn.Module):
         """ids [B, T], images [N, 3, height, width] in reading order, or the tiles of pictures of `sizes` [pictures, 2]
         -> logits [B, T, vocab]"""
         return self.language.logits(self.hidden(ids, images, pad, cache, sizes))
+
+    def read(self, batch: Batch) -> Tensor:
+        """-> hidden states [B, T, D]"""
+        return self.hidden(batch.ids, batch.images, batch.pad, sizes=batch.sizes)
 
     def hidden(
         self,
@@ -160,7 +164,8 @@ class LlavaChat(Chat[Llava]):
     def language(self) -> LanguageModel:
         return self.model.language
 
-    def encode_images(self, images: Sequence[Image], sizes: Sequence[Size]) -> Sequence[Tensor]:
+    def encode_images(self, images: Sequence[Image], sizes: Sequence[Size] = ()) -> Sequence[Tensor]:
+        sizes = sizes or [(0, 0)] * len(images)
         pixels = self.processor.pictures(images, sizes).to(self.device, self.dtype)
         return torch.split(self.model.encode(pixels, sizes), [self.processor.vectors(size) for size in sizes])
 
@@ -240,11 +245,7 @@ def compose(vision: Family[Any], connector: str, language: Chat[LanguageModel], 
     initialise(model.connector)
     known = model.encoder.state_dict().keys()
     model.encoder.load_state_dict({k: v for k, v in tower.state_dict().items() if k in known}, assign=True)
-    spoken = language.model.state_dict()
-    for name in ("embed.vectors.weight", "head.weight"):
-        mean = spoken[name].mean(dim=0, keepdim=True)
-        spoken[name] = torch.cat([spoken[name], mean.expand(rows - len(words), -1)])
-    model.language.load_state_dict(spoken, assign=True)
+    model.language.load_state_dict(with_words(language.model.state_dict(), rows), assign=True)
     model.language.tie()
     part = find_part(IMAGE_ENCODERS, seen)
     whole = published_weights(tower, Checkpoint(seen, settle(part.table(seen))))

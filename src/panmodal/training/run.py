@@ -19,7 +19,7 @@ from panmodal.checkpoints.hub import locate
 from panmodal.checkpoints.store import read_sidecars, write_json
 from panmodal.data.readers import Source, open_file
 from panmodal.errors import InputError, suggest
-from panmodal.families import FAMILIES, Chat, Family, compose, load
+from panmodal.families import Chat, Family, compose, family_of, load
 from panmodal.playground import speech
 from panmodal.training.journal import Journal
 from panmodal.training.loop import train
@@ -100,10 +100,7 @@ def build(spec: ModelSpec | str) -> Family[Any]:
     if spec.load:
         return build(spec.load)
     if spec.config:
-        kind = spec.config.get("model_type")
-        if kind not in FAMILIES:
-            raise InputError(f"unknown model_type {kind!r}{suggest(str(kind), FAMILIES)}")
-        return FAMILIES[kind].fresh(spec.config, _files(spec))
+        return family_of(spec.config).fresh(spec.config, _files(spec))
     if spec.language is None:
         raise InputError("a composed model needs a language model beside its vision")
     language = build(spec.language)

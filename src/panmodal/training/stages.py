@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from panmodal.data.processor import IGNORED, Encoded, Processor, pad_rows
 from panmodal.data.sample import Batch, Image, Sample
 from panmodal.errors import InputError, suggest
-from panmodal.families.llava import Llava
+from panmodal.language import logits_of
 from panmodal.training.losses import contrastive_loss, next_token_loss, sigmoid_loss
+from panmodal.training.representation import representation_loss
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,19 @@ class Stage:
                 raise InputError(f"stage {self.name!r}: {name} is {getattr(self, name)}; it must be at least 1")
 
 
-# The two stages of LLaVA (Liu et al., 2023), with LLaVA-1.5's rates; a recipe may name one as `kind`.
+# A recipe may name one as `kind`: the two stages of LLaVA (Liu et al., 2023), with LLaVA-1.5's rates; those of BLIP-2
+# (Li et al., 2023), the first without a language model; and those of MiniGPT-4 (Zhu et al., 2023).
 PRESETS: dict[str, dict[str, Any]] = {
     "align": {"objective": "answers", "rates": {"connector": 1e-3}},
     "instruct": {"objective": "answers", "rates": {"connector": 2e-5, "language": 2e-5}},
+    "represent": {
+        "objective": "representation",
+        "rates": {"qformer": 1e-4, "image_projection": 1e-4, "text_projection": 1e-4, "match_head": 1e-4},
+        "weight_decay": 0.05,
+    },
+    "generate": {"objective": "answers", "rates": {"qformer": 1e-4, "connector": 1e-4}, "weight_decay": 0.05},
+    "minigpt4-align": {"objective": "answers", "rates": {"connector": 1e-4}, "final": 0.8, "weight_decay": 0.05},
+    "minigpt4-instruct": {"objective": "answers", "rates": {"connector": 3e-5}, "final": 0.33, "weight_decay": 0.05},
 }
 
 
@@ -138,6 +148,14 @@ class CaptionedPairs(Pairs):
         told = self.contrast(model, model.image_projection(seen), self.texts(model, pairs), pairs)
         seen = torch.cat([seen, _in_boxes(model, tokens, batch, points=True)])
         return told + captioning_loss(model, seen[:, None], batch)
+
+
+@dataclass(frozen=True)
+class Representation(Pairs):
+    """Pairs told apart, judged and said, by one Q-Former: the first stage of BLIP-2."""
+
+    def loss(self, model: Any, batch: Batch) -> Tensor:
+        return representation_loss(model, batch)
 
 
 @dataclass(frozen=True)
@@ -278,11 +296,7 @@ class NextToken:
 
     def loss(self, model: Any, batch: Batch) -> Tensor:
         assert batch.labels is not None
-        if isinstance(model, Llava):
-            return next_token_loss(
-                model.hidden(batch.ids, batch.images, batch.pad, sizes=batch.sizes), batch.labels, model.language.logits
-            )
-        return next_token_loss(model.hidden(batch.ids, batch.pad), batch.labels, model.logits)
+        return next_token_loss(model.read(batch), batch.labels, logits_of(model))
 
 
 def _turns(encoded: Encoded, image_token: int | None) -> list[int]:
@@ -299,6 +313,7 @@ OBJECTIVES: dict[str, Objective] = {
     "contrastive": Pairs(sigmoid=False),
     "sigmoid": Pairs(sigmoid=True),
     "contrastive_captioning": CaptionedPairs(sigmoid=False),
+    "representation": Representation(sigmoid=False),
     "regions": Regions(),
     "points": Regions(points=True),
     "answers": NextToken(),

@@ -1,0 +1,58 @@
+"""What BLIP-2's Q-Former learns first, from pairs of picture and text, before any language model (Li et al., 2023)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from panmodal.cache import Source
+from panmodal.data.processor import IGNORED
+from panmodal.data.sample import Batch
+from panmodal.families.blip2_retrieval import Blip2Matcher
+from panmodal.training.losses import contrastive_loss, next_token_loss
+
+TEMPERATURE = 0.07  # of the contrast; published checkpoints have no place for a learned one
+
+
+def representation_loss(model: Blip2Matcher, batch: Batch) -> Tensor:
+    """The sum of three losses over a batch of pairs, each with its own mask (`sight_mask`):
+
+    - contrast: the query nearest to a text stands for its picture;
+    - matching: pairs told from pictures with wrong texts and texts with wrong pictures, each wrong one drawn
+      from the batch, the likelier the more alike the contrast finds the two (hard negatives);
+    - image-grounded generation: the text said word by word from the queries, which the word embedding scores.
+    """
+    assert batch.images is not None
+    ids, queries = batch.ids, len(model.qformer.queries)
+    pad = torch.ones_like(ids, dtype=torch.bool) if batch.pad is None else batch.pad
+    source = Source(model.encoder(batch.images))
+    hidden = model.qformer(source, ids, pad, "unimodal")
+    images, texts = model.project_images(hidden[:, :queries]), model.project_texts(hidden[:, queries:])
+    logits = model.similarity(images, texts).float() / TEMPERATURE
+    alike = (ids[:, None] == ids).all(dim=-1)  # one text may fit several pictures
+    hidden = model.qformer(source, ids, pad, "causal")[:, queries:]
+    said = next_token_loss(hidden, ids.masked_fill(~pad, IGNORED), model.qformer.logits)
+    return contrastive_loss(logits, alike) + matching_loss(model, source, ids, pad, logits, alike) + said
+
+
+def matching_loss(
+    model: Blip2Matcher, source: Source, ids: Tensor, pad: Tensor, logits: Tensor, alike: Tensor
+) -> Tensor:
+    """logits [N, N], pictures by texts, by which the wrong ones are drawn, never one that is `alike`"""
+    every = torch.arange(len(ids), device=ids.device)
+    others = every[~alike.all(dim=-1)]  # of a text that all pictures have there is nothing wrong to draw
+    wrong = logits.detach().masked_fill(alike, -torch.inf)
+    pictures, texts = [every], [every]
+    if len(others):
+        pictures += [others, draw(wrong.T[others])]
+        texts += [draw(wrong[others]), others]
+    picture, text = torch.cat(pictures), torch.cat(texts)
+    judged = model.match(Source(source.vectors[picture]), ids[text], pad[text])
+    fits = torch.arange(len(text), device=ids.device) < len(ids)
+    return F.cross_entropy(judged.float(), fits.long())
+
+
+def draw(logits: Tensor) -> Tensor:
+    """One column for each row, by its probability, [N, M] -> [N]"""
+    return torch.multinomial(logits.softmax(dim=-1), 1)[:, 0]
