@@ -2,14 +2,13 @@
 
 The JSON form is that of the OpenAI chat API's content parts: a message is
 `{"role": "user", "content": [{"type": "text", "text": "…"}, {"type": "image_url", "image_url":
-{"url": "cat.jpg"}}]}`; content may also be a plain string. A picture's URL is a path (relative to
-the file that it stands in) or a `data:` URL.
+{"url": "cat.jpg"}}]}`; content may also be a plain string. A URL is a path (relative to the file that
+it stands in) or a `data:` URL. Other media are `input_audio` (base64) or `audio_url`, `video_url`,
+`depth_url`, `thermal_url` and `imu_url`.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import io
 import os
@@ -19,6 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from panmodal.data.media import MEDIA, Audio, Medium, from_base64
 from panmodal.errors import InputError, suggest
 
 if TYPE_CHECKING:
@@ -40,32 +40,14 @@ class Text:
         return {"type": "text", "text": self.text}
 
 
-class Image:
+class Image(Medium):
     """A picture: a path, a `data:` URL, the bytes of an image file, a PIL image or an array
     [height, width, 3] of uint8. It is decoded when first looked at; see `data.pictures`."""
 
+    kind = "image"
+
     def __init__(self, source: Picture) -> None:
-        if isinstance(source, str) and source.startswith(("http://", "https://")):
-            raise InputError(f"remote pictures are not fetched: download {source} and pass its path")
-        if isinstance(source, str) and source.startswith("data:"):
-            source = _from_data_url(source)
-        self.source = source
-
-    def __repr__(self) -> str:
-        return f"Image({self.name!r})"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Image) and self.key == other.key
-
-    def __hash__(self) -> int:
-        return hash(self.key)
-
-    @property
-    def name(self) -> str:
-        """The path, or what the picture was made from."""
-        if isinstance(self.source, str | os.PathLike):
-            return os.fspath(self.source)
-        return f"<{type(self.source).__name__}>"
+        super().__init__(source)
 
     @cached_property
     def pixels(self) -> Pil.Image:
@@ -82,17 +64,13 @@ class Image:
         digest.update(pixels.tobytes())
         return digest.hexdigest()
 
-    def to_json(self) -> dict[str, Any]:
-        url = self.name if isinstance(self.source, str | os.PathLike) else self._data_url()
-        return {"type": "image_url", "image_url": {"url": url}}
-
-    def _data_url(self) -> str:
+    def _file(self) -> tuple[str, bytes]:
         out = io.BytesIO()
         self.pixels.save(out, "PNG")
-        return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
+        return "image/png", out.getvalue()
 
 
-Part = Text | Image
+Part = Text | Medium
 
 
 @dataclass(frozen=True)
@@ -115,6 +93,11 @@ class Message:
     def images(self) -> list[Image]:
         return [part for part in self.parts if isinstance(part, Image)]
 
+    @property
+    def media(self) -> list[Medium]:
+        """The parts that are no text, pictures among them."""
+        return [part for part in self.parts if isinstance(part, Medium)]
+
     def to_json(self) -> dict[str, Any]:
         if all(isinstance(part, Text) for part in self.parts):
             return {"role": self.role, "content": self.text}
@@ -134,7 +117,7 @@ class Message:
 
 
 Conversation = list[Message]
-Said = str | Image | Part
+Said = str | Part
 
 
 def user(*parts: Said) -> Message:
@@ -171,6 +154,10 @@ class Sample:
     def images(self) -> list[Image]:
         return [image for message in self.messages for image in message.images]
 
+    @property
+    def media(self) -> list[Medium]:
+        return [medium for message in self.messages for medium in message.media]
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -179,7 +166,7 @@ class Batch:
     ids [B, T]; pad [B, T], True where a token is real, None if all are; labels [B, T], the token
     itself where it is to be learned and -100 elsewhere; images [N, 3, H, W] in reading order, whose
     vectors take the places where ids is the image token; regions [R, 5], the number of a picture
-    and a box in it, x0 y0 x1 y1 from 0 to 1.
+    and a box in it, x0 y0 x1 y1 from 0 to 1; media, by kind, what else goes with the pictures, [N, ...].
     """
 
     ids: Tensor
@@ -187,10 +174,12 @@ class Batch:
     labels: Tensor | None = None
     images: Tensor | None = None
     regions: Tensor | None = None
+    media: Mapping[str, Tensor] = field(default_factory=dict)
 
     def to(self, device: str | torch.device) -> Batch:
-        present = {f.name: t for f in fields(self) if (t := getattr(self, f.name)) is not None}
-        return Batch(**{name: t.to(device) for name, t in present.items()})
+        own = {f.name: getattr(self, f.name) for f in fields(self)}
+        media = {kind: t.to(device) for kind, t in own.pop("media").items()}
+        return Batch(**{name: t.to(device) for name, t in own.items() if t is not None}, media=media)
 
 
 def as_conversation(said: str | Message | Iterable[Message]) -> Conversation:
@@ -205,23 +194,17 @@ def _parts(parts: Iterable[Said]) -> tuple[Part, ...]:
 
 
 def _part_from_json(value: Any, folder: Path | None) -> Part:
-    kinds = ("text", "image_url")
+    media: dict[str, type[Medium]] = {"image": Image, **MEDIA}
     kind = value.get("type") if isinstance(value, Mapping) else None
     if kind == "text" and isinstance(value.get("text"), str):
         return Text(value["text"])
-    if kind == "image_url":
-        url = value.get("image_url")
+    if kind == "input_audio" and isinstance(value.get(kind), Mapping) and isinstance(value[kind].get("data"), str):
+        return Audio(from_base64(value[kind]["data"]))
+    medium = media.get(str(kind).removesuffix("_url"))
+    if medium is not None:
+        url = value.get(kind)
         url = url.get("url") if isinstance(url, Mapping) else url
         if isinstance(url, str):
-            return Image(folder / url if folder is not None and "://" not in url and url[:5] != "data:" else url)
+            return medium(folder / url if folder is not None and "://" not in url and url[:5] != "data:" else url)
+    kinds = ("text", "input_audio", *(f"{m}_url" for m in media))
     raise InputError(f"cannot read the part {str(value)[:80]!r}{suggest(str(kind), kinds)}")
-
-
-def _from_data_url(url: str) -> bytes:
-    head, comma, data = url.partition(",")
-    if not comma or not head.endswith(";base64"):
-        raise InputError(f"a data URL must be base64 ('data:image/png;base64,…'), not {head[:40]!r}")
-    try:
-        return base64.b64decode(data, validate=True)
-    except binascii.Error as error:
-        raise InputError(f"a data URL with broken base64: {error}") from None

@@ -13,6 +13,7 @@ from panmodal.errors import CheckpointError, suggest
 from panmodal.families.base import Family
 from panmodal.families.chat import Chat
 from panmodal.families.clip import Contrastive
+from panmodal.families.imagebind import Binding
 from panmodal.families.language import LanguageChat
 from panmodal.families.llava import LlavaChat, compose
 from panmodal.families.towers import ImageTower, TextTower
@@ -22,6 +23,7 @@ FAMILIES: dict[str, type[Family[Any]]] = {
     "clip": Contrastive,
     "siglip": Contrastive,
     "llava": LlavaChat,
+    "imagebind": Binding,
     "clip_vision_model": ImageTower,
     "siglip_vision_model": ImageTower,
     "vit": ImageTower,
@@ -67,6 +69,7 @@ def load(
 
 __all__ = [
     "FAMILIES",
+    "Binding",
     "Chat",
     "Contrastive",
     "Family",
