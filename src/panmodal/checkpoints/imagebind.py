@@ -61,14 +61,21 @@ def _imu(c: Config) -> SignalEncoder:
     return SignalEncoder(embed, trunk, c["projection_dim"], biased=True)
 
 
-def _names(theirs: str, ours: str, stem: str, head: int) -> Names:
-    """A tower's tensors. `stem` is what its patches are projected by; `head` numbers the last projection."""
+def _names(
+    theirs: str,
+    ours: str,
+    stem: str = "rgbt_stem",
+    project: str = "proj",
+    positions: str = "pos_embedding_helper.pos_embed",
+    head: str = "2",
+) -> Names:
+    """A tower's tensors; the defaults are how most towers' first and last layers are called."""
     return {
         **under(f"modality_trunks.{theirs}.", _TRUNK, f"{ours}.body."),
         f"modality_preprocessors.{theirs}.cls_token": To((f"{ours}.embed.class_token",), ones=2),
-        f"modality_preprocessors.{theirs}.{stem}.proj": f"{ours}.embed.project",
+        f"modality_preprocessors.{theirs}.{stem}.{project}": f"{ours}.embed.project",
         f"modality_preprocessors.{theirs}.{stem}.norm_layer": f"{ours}.embed.patch_norm",
-        f"modality_preprocessors.{theirs}.pos_embedding_helper.pos_embed": To((f"{ours}.embed.positions",), ones=1),
+        f"modality_preprocessors.{theirs}.{positions}": To((f"{ours}.embed.positions",), ones=1),
         f"modality_heads.{theirs}.0": f"{ours}.body.norm",
         f"modality_heads.{theirs}.{head}": f"{ours}.head",
         f"modality_postprocessors.{theirs}.1.log_logit_scale": f"scales.{ours}",
@@ -87,8 +94,7 @@ _TRUNK: Names = {
     "blocks.{}.mlp.fc2": "blocks.{}.mlp.down",
 }
 _VISION: Names = {
-    **_names("vision", "image", "rgbt_stem", 2),
-    "modality_preprocessors.vision.rgbt_stem.proj.1": "image.embed.project",
+    **_names("vision", "image", project="proj.1"),
     "modality_trunks.vision.pre_transformer_layer.0": "image.embed.norm",
 }
 _TEXT: Names = {
@@ -100,11 +106,6 @@ _TEXT: Names = {
     "modality_heads.text.proj.1": "text.head",
     "modality_postprocessors.text.1.log_logit_scale": "scales.text",
 }
-_IMU: Names = {
-    **_names("imu", "imu", "imu_stem", 3),
-    "modality_preprocessors.imu.pos_embed": To(("imu.embed.positions",), ones=1),
-}
-
 _DEFAULTS = {"hidden_act": "gelu", "layer_norm_eps": 1e-6, "projection_dim": PUBLISHED_DIM}
 _PATCHES = {**_DEFAULTS, "patch_size": 16, "num_hidden_layers": 12}
 _SQUARE = {"height": 224, "width": 224, "stride": 16}
@@ -155,7 +156,7 @@ TOWERS: Mapping[str, tuple[str, Part[SignalEncoder | TextEncoder]]] = {
                 "stride": 10,
             },
             _grid,
-            _names("audio", "audio", "rgbt_stem", 2),
+            _names("audio", "audio"),
         ),
     ),
     "depth": (
@@ -163,7 +164,7 @@ TOWERS: Mapping[str, tuple[str, Part[SignalEncoder | TextEncoder]]] = {
         Part(
             {**_PATCHES, **_SQUARE, "hidden_size": 384, "num_attention_heads": 8},
             _grid,
-            _names("depth", "depth", "depth_stem", 2),
+            _names("depth", "depth", "depth_stem"),
         ),
     ),
     "thermal": (
@@ -171,7 +172,7 @@ TOWERS: Mapping[str, tuple[str, Part[SignalEncoder | TextEncoder]]] = {
         Part(
             {**_PATCHES, **_SQUARE, "hidden_size": 768, "num_attention_heads": 12},
             _grid,
-            _names("thermal", "thermal", "rgbt_stem", 2),
+            _names("thermal", "thermal"),
         ),
     ),
     "imu": (
@@ -187,7 +188,7 @@ TOWERS: Mapping[str, tuple[str, Part[SignalEncoder | TextEncoder]]] = {
                 "patch_size": 8,
             },
             _imu,
-            _IMU,
+            _names("imu", "imu", "imu_stem", positions="pos_embed", head="3"),
         ),
     ),
 }
