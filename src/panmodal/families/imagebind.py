@@ -107,6 +107,27 @@ class Binding(Family[ImageBind]):
             media=media,
         )
 
+    def take_towers(self, clip: Family[Any]) -> None:
+        """Begins with the image and the text tower of a CLIP, as the paper does; they must be of the same shapes.
+
+        A patch over several frames sees in each a share of what CLIP's sees, so that still pictures look the same.
+        """
+        if clip.config.get("model_type") != "clip":
+            raise InputError(f"towers are taken over from a CLIP, and {clip.name} is {type(clip).__name__}")
+        theirs: Any = clip.model
+        image = {name.replace("pool.norm", "body.norm"): t for name, t in theirs.image.state_dict().items()}
+        patches = image["embed.project.weight"][:, :, None]  # [D, 3, 1, patch, patch]
+        frames = tower_configs(self.config)["image"]["num_frames"]
+        image["embed.project.weight"] = patches.expand(-1, -1, frames, -1, -1) / frames
+        image["head.weight"] = theirs.image_projection.weight
+        text = {**theirs.text.state_dict(), "head.weight": theirs.text_projection.weight}
+        try:
+            self.model.get_submodule("image").load_state_dict(image)
+            self.model.get_submodule("text").load_state_dict(text)
+        except (RuntimeError, AttributeError) as error:
+            raise InputError(f"the towers of {clip.name} do not fit: {' '.join(str(error).split())[:200]}") from None
+        self.model.scales["text"].data.copy_(theirs.scale)
+
     def embed(self, items: Sequence[Medium | str], truncate: bool = False) -> Tensor:
         """Media and texts, in any order -> [N, dim] float32 at unit length.
 

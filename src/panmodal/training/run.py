@@ -19,7 +19,7 @@ from panmodal.checkpoints.hub import locate
 from panmodal.checkpoints.store import read_sidecars, write_json
 from panmodal.data.readers import Source, open_file
 from panmodal.errors import InputError, suggest
-from panmodal.families import FAMILIES, Chat, Family, compose, load
+from panmodal.families import FAMILIES, Binding, Chat, Family, compose, load
 from panmodal.playground import speech
 from panmodal.training.journal import Journal
 from panmodal.training.loop import train
@@ -47,6 +47,8 @@ SOURCES: dict[str, Source] = {
     "playground/lookups": Playground(partial(speech.instruction_sample, kinds=speech.ONE)),
     "playground/conversations": Playground(speech.instruction_sample),
     "playground/thoughts": Playground(speech.thought_sample),
+    "playground/audio_pairs": Playground(speech.audio_sample),
+    "playground/depth_pairs": Playground(speech.depth_sample),
     "playground/text": Playground(speech.text_sample),
 }
 
@@ -103,7 +105,12 @@ def build(spec: ModelSpec | str) -> Family[Any]:
         kind = spec.config.get("model_type")
         if kind not in FAMILIES:
             raise InputError(f"unknown model_type {kind!r}{suggest(str(kind), FAMILIES)}")
-        return FAMILIES[kind].fresh(spec.config, _files(spec))
+        family = FAMILIES[kind].fresh(spec.config, _files(spec))
+        if spec.towers:
+            if not isinstance(family, Binding):
+                raise InputError(f"model_type {kind!r} takes over no towers; imagebind does")
+            family.take_towers(build(spec.towers))
+        return family
     if spec.language is None:
         raise InputError("a composed model needs a language model beside its vision")
     language = build(spec.language)
