@@ -7,11 +7,12 @@ every tower that is there, `vision_config` always, in which what is not said is 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import nn
 
 from panmodal.checkpoints.names import SPARE, Names, To, qkv, under
-from panmodal.checkpoints.parts import Config, Part, activation
+from panmodal.checkpoints.parts import IMAGE_ENCODERS, TEXT_ENCODERS, Config, Part, activation
 from panmodal.embeddings import SignalEmbedding, TokenEmbedding
 from panmodal.encoders.signal import MotionPatches, SignalEncoder, Tubelets
 from panmodal.encoders.text import TextEncoder
@@ -202,3 +203,18 @@ def tower_configs(config: Config) -> dict[str, Config]:
         for kind, (key, part) in TOWERS.items()
         if key in config
     }
+
+
+def clip_towers(config: Config) -> dict[str, Any]:
+    """What `config.json` says of towers like those of a CLIP, of which this is the configuration."""
+    image = {**IMAGE_ENCODERS["clip_vision_model"].defaults, **config["vision_config"]}
+    text = {**TEXT_ENCODERS["clip_text_model"].defaults, **config["text_config"]}
+    shared = ("hidden_size", "num_hidden_layers", "num_attention_heads", "hidden_act", "layer_norm_eps")
+    of_text = (*shared, "vocab_size", "max_position_embeddings", "eos_token_id")
+    told = {
+        "vision_config": {key: image[key] for key in (*shared, "image_size", "patch_size")},
+        "text_config": {key: text[key] for key in of_text},
+    }
+    if told["text_config"]["eos_token_id"] == 2:  # in CLIP's oldest files, for the highest
+        told["text_config"]["eos_token_id"] = None
+    return {"projection_dim": config.get("projection_dim", 512), **told}

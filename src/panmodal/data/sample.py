@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from panmodal.data.media import MEDIA, Audio, Medium, from_base64
+from panmodal.data.media import MEDIA, SUFFIXES, Audio, Medium, from_base64
 from panmodal.errors import InputError, suggest
 
 if TYPE_CHECKING:
@@ -180,6 +180,14 @@ class Batch:
         own = {f.name: getattr(self, f.name) for f in fields(self)}
         media = {kind: t.to(device) for kind, t in own.pop("media").items()}
         return Batch(**{name: t.to(device) for name, t in own.items() if t is not None}, media=media)
+
+
+def as_medium(file: Path | bytes) -> Medium:
+    """A file as the medium that its suffix names, or, of bytes, their beginning: a sound, a video, else a picture."""
+    if isinstance(file, bytes):
+        return Audio(file) if file[8:12] == b"WAVE" or file[:4] in (b"fLaC", b"OggS") else Image(file)
+    kind = SUFFIXES.get(file.suffix.lower(), Image)
+    return kind(file)
 
 
 def as_conversation(said: str | Message | Iterable[Message]) -> Conversation:

@@ -18,13 +18,13 @@ def kaldi_log_mel(samples: Tensor, bins: int = 128) -> Tensor:
 
     Frames lie whole within the sound, each without its mean, emphasised, under a Hann window.
     """
-    frames = samples.unfold(-1, FRAME, HOP)
+    frames = samples.double().unfold(-1, FRAME, HOP)  # quiet bins beside loud ones need the digits
     frames = frames - frames.mean(dim=-1, keepdim=True)
     before = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)
-    window = torch.hann_window(FRAME, periodic=False)
+    window = torch.hann_window(FRAME, periodic=False, dtype=torch.float64)
     power = torch.fft.rfft((frames - 0.97 * before) * window, 512).abs() ** 2
-    mel: Tensor = power @ mel_filters(512, bins, "kaldi", low=20.0)
-    return mel.clamp(min=torch.finfo(torch.float32).eps).log()
+    mel: Tensor = power @ mel_filters(512, bins, "kaldi", low=20.0).double()
+    return mel.clamp(min=torch.finfo(torch.float32).eps).log().float()
 
 
 def whisper_log_mel(samples: Tensor, bins: int = 80) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from panmodal.checkpoints.imagebind import TOWERS, tower_configs
+from panmodal.checkpoints.imagebind import TOWERS, clip_towers, tower_configs
 from panmodal.checkpoints.names import Names
 from panmodal.checkpoints.parts import Config
 from panmodal.data.media import Medium
@@ -84,6 +84,31 @@ class Binding(Family[ImageBind]):
             tell_licence(family.config["license"])
         return family
 
+    @classmethod
+    def upon(cls, clip: Family[Any], config: Config, files: Mapping[str, bytes]) -> Self:
+        """A model to train, for pictures and texts with a CLIP's towers, as in the paper; `config` and `files` are
+        those of `fresh`, and need not speak of these two.
+
+        A patch over several frames sees in each a share of what CLIP's sees, so that still pictures look the same.
+        """
+        if clip.config.get("model_type") != "clip":
+            raise InputError(f"the towers must be a CLIP's, and {clip.name} is {type(clip).__name__}")
+        family = cls.fresh({**clip_towers(clip.config), **config}, files)
+        theirs: Any = clip.model
+        image = {name.replace("pool.norm", "body.norm"): t for name, t in theirs.image.state_dict().items()}
+        patches = image["embed.project.weight"][:, :, None]  # [D, 3, 1, patch, patch]
+        frames = tower_configs(family.config)["image"]["num_frames"]
+        image["embed.project.weight"] = patches.expand(-1, -1, frames, -1, -1) / frames
+        image["head.weight"] = theirs.image_projection.weight
+        text = {**theirs.text.state_dict(), "head.weight": theirs.text_projection.weight}
+        try:
+            family.model.get_submodule("image").load_state_dict(image)
+            family.model.get_submodule("text").load_state_dict(text)
+        except RuntimeError as error:
+            raise InputError(f"the towers of {clip.name} do not fit: {' '.join(str(error).split())[:200]}") from None
+        family.model.scales["text"].data.copy_(theirs.scale)
+        return family
+
     def make_processor(self) -> Processor:
         told, settings = tower_configs(self.config), self.checkpoint.image_processor
         pictures = ImageTransform.from_config({"image_processor_type": "CLIPImageProcessor", **settings})
@@ -106,27 +131,6 @@ class Binding(Family[ImageBind]):
             context=told.get("text", {}).get("max_position_embeddings", 0),
             media=media,
         )
-
-    def take_towers(self, clip: Family[Any]) -> None:
-        """Begins with the image and the text tower of a CLIP, as the paper does; they must be of the same shapes.
-
-        A patch over several frames sees in each a share of what CLIP's sees, so that still pictures look the same.
-        """
-        if clip.config.get("model_type") != "clip":
-            raise InputError(f"towers are taken over from a CLIP, and {clip.name} is {type(clip).__name__}")
-        theirs: Any = clip.model
-        image = {name.replace("pool.norm", "body.norm"): t for name, t in theirs.image.state_dict().items()}
-        patches = image["embed.project.weight"][:, :, None]  # [D, 3, 1, patch, patch]
-        frames = tower_configs(self.config)["image"]["num_frames"]
-        image["embed.project.weight"] = patches.expand(-1, -1, frames, -1, -1) / frames
-        image["head.weight"] = theirs.image_projection.weight
-        text = {**theirs.text.state_dict(), "head.weight": theirs.text_projection.weight}
-        try:
-            self.model.get_submodule("image").load_state_dict(image)
-            self.model.get_submodule("text").load_state_dict(text)
-        except (RuntimeError, AttributeError) as error:
-            raise InputError(f"the towers of {clip.name} do not fit: {' '.join(str(error).split())[:200]}") from None
-        self.model.scales["text"].data.copy_(theirs.scale)
 
     def embed(self, items: Sequence[Medium | str], truncate: bool = False) -> Tensor:
         """Media and texts, in any order -> [N, dim] float32 at unit length.

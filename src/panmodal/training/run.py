@@ -105,12 +105,11 @@ def build(spec: ModelSpec | str) -> Family[Any]:
         kind = spec.config.get("model_type")
         if kind not in FAMILIES:
             raise InputError(f"unknown model_type {kind!r}{suggest(str(kind), FAMILIES)}")
-        family = FAMILIES[kind].fresh(spec.config, _files(spec))
-        if spec.towers:
-            if not isinstance(family, Binding):
-                raise InputError(f"model_type {kind!r} takes over no towers; imagebind does")
-            family.take_towers(build(spec.towers))
-        return family
+        if spec.towers is None:
+            return FAMILIES[kind].fresh(spec.config, _files(spec))
+        if FAMILIES[kind] is not Binding:
+            raise InputError(f"model_type {kind!r} takes over no towers; imagebind does")
+        return Binding.upon(build(spec.towers), spec.config, _files(spec))
     if spec.language is None:
         raise InputError("a composed model needs a language model beside its vision")
     language = build(spec.language)
