@@ -17,6 +17,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from panmodal.data.media import IMU, Audio, Depth, Thermal, Video
     from panmodal.data.sample import Image, Message, Sample, Text, assistant, system, user
     from panmodal.errors import CheckpointError, InputError, PanmodalError, TrainingError
     from panmodal.evaluation import evaluate
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "data.media": ("IMU", "Audio", "Depth", "Thermal", "Video"),
     "data.sample": ("Image", "Message", "Sample", "Text", "assistant", "system", "user"),
     "errors": ("CheckpointError", "InputError", "PanmodalError", "TrainingError"),
     "evaluation": ("evaluate",),
@@ -36,8 +38,9 @@ _WHERE = {name: home for home, names in _HOMES.items() for name in names}
 _CALLED = {"train": "run_recipe"}  # at home, where `train` is the loop within
 
 __all__ = [
-    "CheckpointError", "Image", "InputError", "Message", "PanmodalError", "Sample", "Text", "TrainingError",
-    "assistant", "compose", "evaluate", "load", "minigpt4", "system", "train", "user",
+    "IMU", "Audio", "CheckpointError", "Depth", "Image", "InputError", "Message", "PanmodalError", "Sample", "Text",
+    "Thermal", "TrainingError", "Video", "assistant", "compose", "evaluate", "load", "minigpt4", "system", "train",
+    "user",
 ]  # fmt: skip
 
 

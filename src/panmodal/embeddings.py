@@ -94,6 +94,10 @@ class PatchEmbedding(nn.Module):
         out: Tensor = self.norm(x + self.positions_for(rows, columns))
         return out
 
+    def begin(self) -> None:
+        """Positions that a new model can tell apart."""
+        self.positions.data[-(self.grid**2) :] = waves(self.grid, self.grid, self.positions.shape[1])
+
     def positions_for(self, rows: int, columns: int) -> Tensor:
         if (rows, columns) == (self.grid, self.grid):
             return self.positions
@@ -103,14 +107,48 @@ class PatchEmbedding(nn.Module):
         return torch.cat([first, resized[0].flatten(1).T.to(first.dtype)])
 
 
-def waves(grid: int, dim: int) -> Tensor:
-    """Sines and cosines of each patch's row and column, [grid ** 2, D], as MAE's positions (He et al., 2021),
+class SignalEmbedding(nn.Module):
+    """Patches of a signal of one shape (a spectrogram, a short clip, a depth map, motion): each projected and
+    normed, a class token before them, and learned positions.
+
+    `project` makes [B, D, rows, columns] of a signal, or what flattens to it.
+    """
+
+    def __init__(
+        self,
+        project: nn.Module,
+        grid: tuple[int, int],
+        dim: int,
+        patch_norm: nn.Module | None = None,
+        norm: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.project, self.patch_norm = project, patch_norm or nn.Identity()
+        self.class_token = nn.Parameter(torch.zeros(dim))
+        self.grid = grid
+        self.positions = nn.Parameter(torch.zeros(1 + grid[0] * grid[1], dim))
+        self.norm = norm or nn.Identity()
+
+    def forward(self, signals: Tensor) -> Tensor:
+        """signals [B, ...] -> [B, T, D], T = 1 + patches"""
+        x = self.patch_norm(self.project(signals).flatten(2).transpose(1, 2))
+        x = torch.cat([self.class_token.expand(len(x), 1, -1), x], dim=1)
+        out: Tensor = self.norm(x + self.positions)
+        return out
+
+    def begin(self) -> None:
+        """Positions that a new model can tell apart."""
+        self.positions.data[1:] = waves(*self.grid, self.positions.shape[1])
+
+
+def waves(rows: int, columns: int, dim: int) -> Tensor:
+    """Sines and cosines of each patch's row and column, [rows * columns, D], as MAE's positions (He et al., 2021),
     of wavelengths from 2 pi to 200 pi patches: learned positions that begin small, a small model may never
     hear beside the patches."""
-    turns = torch.arange(grid)[:, None] * 100.0 ** -torch.linspace(0, 1, -(-dim // 4))
+    turns = torch.arange(max(rows, columns))[:, None] * 100.0 ** -torch.linspace(0, 1, -(-dim // 4))
     line = torch.cat([turns.sin(), turns.cos()], dim=1)
-    rows, columns = line[:, None].expand(-1, grid, -1), line.expand(grid, -1, -1)
-    return torch.cat([rows, columns], dim=-1).flatten(0, 1)[:, :dim]
+    down, across = line[:rows, None].expand(-1, columns, -1), line[:columns].expand(rows, -1, -1)
+    return torch.cat([down, across], dim=-1).flatten(0, 1)[:, :dim]
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from panmodal.cache import Cache, Slot, Source
-from panmodal.embeddings import Angles, PatchEmbedding, Rope, angles, positions, rotate, visible, waves
+from panmodal.embeddings import Angles, PatchEmbedding, Rope, SignalEmbedding, angles, positions, rotate, visible
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -236,8 +236,8 @@ def initialise(module: nn.Module, std: float | None = None) -> None:
         elif name.endswith("bias"):
             nn.init.zeros_(parameter)
     for part in module.modules():
-        if isinstance(part, PatchEmbedding):
-            part.positions.data[-(part.grid**2) :] = waves(part.grid, part.positions.shape[1])
+        if isinstance(part, PatchEmbedding | SignalEmbedding):
+            part.begin()
         if isinstance(part, Transformer):
             for name, parameter in part.blocks.named_parameters():
                 if name.endswith(("attn.out.weight", "mlp.down.weight")):

@@ -5,11 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from panmodal.checkpoints import names
+from panmodal.checkpoints.imagebind import TOWERS
 from panmodal.checkpoints.names import SPARE, To, settle, to_ours, to_theirs, under
 
 TABLES = {
     name: table for name, table in vars(names).items() if isinstance(table, dict) and name.isupper() and name[0] != "_"
-}
+} | {f"imagebind-{kind}": part.names for kind, (_, part) in TOWERS.items()}
 
 
 @pytest.mark.parametrize("table", TABLES)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from panmodal.checkpoints.store import SIDECARS
+from panmodal.checkpoints.store import BARE, SIDECARS
 from panmodal.errors import CheckpointError, suggest
 
 BUILT_IN = Path(__file__).parent.parent / "models"
@@ -79,6 +79,8 @@ def locate(name: str | os.PathLike[str], allow_pickle: bool = False) -> Path:
     folder = Path(text).expanduser()
     if folder.is_dir():
         return folder
+    if folder.name in BARE and folder.exists():
+        return folder.parent
     if folder.exists():
         raise CheckpointError(f"{text} is a file; name the checkpoint's folder")
     repository, _, revision = text.partition("@")

@@ -232,15 +232,15 @@ def settle(names: Names, published: Iterable[str] | None = None) -> Names:
 
 def to_ours(name: str, names: Names) -> To | None:
     """Where a published tensor goes, by a settled table; None if the table does not know it."""
-    path, numbers = _numbers_out(name)
-    if path in names:
-        return _numbers_in(names[path], numbers)
-    module, _, leaf = path.rpartition(".")
-    if module not in names:
-        return None
-    leaf = {"gamma": "weight", "beta": "bias"}.get(leaf, leaf)  # as the oldest BERT files call them
-    to = _numbers_in(names[module], numbers)
-    return To(tuple(f"{ours}.{leaf}" for ours in to.names), to.transposed and leaf == "weight", to.ones)
+    for path, numbers in ((name, []), _numbers_out(name)):  # a number may be part of a name, too
+        if path in names:
+            return _numbers_in(names[path], numbers)
+        module, _, leaf = path.rpartition(".")
+        if module in names:
+            leaf = {"gamma": "weight", "beta": "bias"}.get(leaf, leaf)  # as the oldest BERT files call them
+            to = _numbers_in(names[module], numbers)
+            return To(tuple(f"{ours}.{leaf}" for ours in to.names), to.transposed and leaf == "weight", to.ones)
+    return None
 
 
 def to_theirs(ours: Iterable[str], names: Names) -> dict[str, To]:

@@ -49,6 +49,14 @@ SIDECARS = (
     "generation_config.json",
     *(f"qformer_tokenizer/{name}" for name in TOKENIZER_FILES),
 )
+# Published weight files that come without a config.json, and what it would say.
+BARE: dict[str, dict[str, Any]] = {
+    "imagebind_huge.pth": {
+        "model_type": "imagebind",
+        "license": "CC-BY-NC-SA 4.0: not for commercial use",
+        **{f"{tower}_config": {} for tower in ("vision", "text", "audio", "depth", "thermal", "imu")},
+    },
+}
 SHARD_BYTES = 5_000_000_000
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model.bin.index.json")
 
@@ -98,7 +106,14 @@ class Stored:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
+    bare = _bare(folder)
+    if bare is not None and not (folder / "config.json").exists():
+        return dict(BARE[bare.name])
     return read_json(folder / "config.json")
+
+
+def _bare(folder: Path) -> Path | None:
+    return next((folder / name for name in BARE if (folder / name).is_file()), None)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -146,7 +161,8 @@ def open_weights(folder: Path, allow_pickle: bool = False) -> Iterator[dict[str,
 
 
 def _unpickled(folder: Path, allow_pickle: bool) -> dict[str, Stored]:
-    pickles = sorted(folder.glob("pytorch_model*.bin"))
+    bare = _bare(folder)
+    pickles = sorted(folder.glob("pytorch_model*.bin")) or ([bare] if bare else [])
     if not pickles:
         raise CheckpointError(f"{folder} has no model.safetensors")
     return as_stored({name: t for file in pickles for name, t in read_pickle(file, allow_pickle).items()})

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from panmodal.cli.shared import AllowPickle, Device, Json, load_model, model_option, pictures, print_json
+from panmodal.cli.shared import AllowPickle, Device, Json, load_model, media, model_option, print_json
 from panmodal.errors import InputError
 
 NAME = "classify"
@@ -22,23 +22,25 @@ def run(
     allow_pickle: AllowPickle = False,
     json: Json = False,
 ) -> None:
-    """Say which of some labels fits a picture, by the model's own measure of likeness."""
+    """Say which of some labels fits a picture, or a sound, by the model's own measure of likeness."""
     from panmodal.cli.hint import FOR_EMBEDDING, hint
-    from panmodal.families import Contrastive
+    from panmodal.data.sample import Image
+    from panmodal.families import Binding, Contrastive
 
     family = load_model(model, "classify", device, allow_pickle)
     wanted = [label.strip() for label in labels.split(",") if label.strip()]
-    if isinstance(family, Contrastive) and not wanted:
+    by_labels = isinstance(family, Contrastive | Binding)
+    if by_labels and not wanted:
         raise InputError('say which labels to choose from: --labels "cat, dog"')
-    many = list(pictures(inputs))
-    for name, image in many:
-        odds = family.classify(image, wanted) if isinstance(family, Contrastive) else family.classify(image)
+    many = list(media(inputs, family.takes))
+    for name, item in many:
+        odds = family.classify(item, wanted) if by_labels else family.classify(item)
         best = sorted(odds.items(), key=lambda item: -item[1])[:top]
         if json:
-            print_json({"image": name, "labels": dict(best)})
+            print_json({item.kind: name, "labels": dict(best)})
         else:
             if len(many) > 1:
                 print(name)
             for label, share in best:
                 print(f"{share:7.1%}  {'█' * round(30 * share):30}  {label}")
-        hint(model, [image], FOR_EMBEDDING)
+        hint(model, [item] if isinstance(item, Image) else [], FOR_EMBEDDING)

@@ -1,4 +1,4 @@
-"""`panmodal embed`: vectors of pictures and texts."""
+"""`panmodal embed`: vectors of pictures, texts and, with ImageBind, sounds and videos."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from panmodal.cli.shared import (
     Json,
     lines,
     load_model,
+    media,
     model_option,
-    pictures,
     print_json,
     progress,
 )
@@ -27,7 +27,8 @@ TOGETHER = 64
 
 def run(
     inputs: Annotated[
-        list[str] | None, typer.Argument(help="Pictures, folders of them, or - for one on standard input.")
+        list[str] | None,
+        typer.Argument(help="Pictures (sounds, videos), folders of them, or - for one on standard input."),
     ] = None,
     text: Annotated[
         list[str] | None, typer.Option("--text", "-t", help="A text; may be given again; - reads lines.")
@@ -38,15 +39,15 @@ def run(
     allow_pickle: AllowPickle = False,
     json: Json = False,
 ) -> None:
-    """Embed pictures and texts in one space: unit vectors, whose products are cosines."""
+    """Embed pictures, texts and other media in one space: unit vectors, whose products are cosines."""
     import numpy as np
 
-    from panmodal.data.sample import Image
+    from panmodal.data.media import Medium
 
     family = load_model(model, "embed", device, allow_pickle)
     if out is not None and out.suffix != ".npy":
         raise InputError(f"--out writes .npy files, not {out}")
-    named: list[tuple[str, str | Image]] = [*pictures(inputs or []), *((t, t) for t in lines(text or []))]
+    named: list[tuple[str, str | Medium]] = [*media(inputs or [], family.takes), *((t, t) for t in lines(text or []))]
     if not named:
         raise InputError("give pictures, folders or --text to embed")
     rows = []
@@ -56,7 +57,7 @@ def run(
             for (name, item), vector in zip(some, family.embed([item for _, item in some]), strict=True):
                 rows.append(vector.numpy())
                 if json:
-                    kind = "image" if isinstance(item, Image) else "text"
+                    kind = item.kind if isinstance(item, Medium) else "text"
                     print_json({kind: name, "embedding": vector.tolist()})
             update(start + len(some), len(named))
     if out is not None:

@@ -24,7 +24,7 @@ def run(
     seed: Annotated[int, typer.Option(min=0, help="The first scene's seed; the others follow.")] = 0,
     json: Json = False,
 ) -> None:
-    """Write scenes: pictures, masks, a JSONL with captions, questions and conversations, and an overview."""
+    """Write scenes: pictures, masks, sounds, depth maps, a JSONL of captions, questions and conversations."""
     from panmodal.playground.export import export
 
     if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
@@ -34,4 +34,4 @@ def run(
     if json:
         print_json({"folder": str(out), "scenes": count, "split": split})
     else:
-        print(f"{count} scenes in {out}: data.jsonl, pictures/, masks/, and overview.png to look at")
+        print(f"{count} scenes in {out}: data.jsonl, pictures/, masks/, sounds/, depth/, and overview.png to look at")

@@ -1,4 +1,4 @@
-"""`panmodal search`: the pictures in a folder that are most like a text or another picture."""
+"""`panmodal search`: what in a folder is most like a text, a picture or a sound."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from panmodal.cli.shared import AllowPickle, Device, Json, load_model, model_option, picture_files, print_json, progress
+from panmodal.cli.shared import AllowPickle, Device, Json, load_model, media_files, model_option, print_json, progress
 from panmodal.errors import InputError
 
 NAME = "search"
@@ -16,19 +16,19 @@ EXAMPLE = 'panmodal search pictures/ "two blue stars" --top 3'
 
 def run(
     folder: Annotated[Path, typer.Argument(help="The folder to search through.")],
-    query: Annotated[str, typer.Argument(help="A text, or the path of a picture.")],
-    top: Annotated[int, typer.Option(min=1, help="How many pictures to print.")] = 5,
+    query: Annotated[str, typer.Argument(help="A text, or the path of a picture, a sound or a video.")],
+    top: Annotated[int, typer.Option(min=1, help="How many to print.")] = 5,
     model: str = model_option("tiny/clip"),
     device: Device = "cpu",
     allow_pickle: AllowPickle = False,
     json: Json = False,
 ) -> None:
-    """Find the pictures in a folder that are most like a text or another picture.
+    """Find the pictures, or sounds and videos where a model takes them, that are most like a text or a file.
 
-    Embeddings are kept, by content and model, in the user's cache folder, so that only new pictures are
+    Embeddings are kept, by content and model, in the user's cache folder, so that only new files are
     embedded the next time.
     """
-    from panmodal.data.sample import Image
+    from panmodal.data.sample import as_medium
     from panmodal.inference.gallery import Gallery
 
     family = load_model(model, "embed", device, allow_pickle)
@@ -36,9 +36,9 @@ def run(
         raise InputError(f"{folder} is not a folder")
     gallery = Gallery(family)
     with progress("embedding pictures") as update:
-        skipped = gallery.add(picture_files(folder), update)
-    found = gallery.search(Image(query) if Path(query).is_file() else query, top)
+        skipped = gallery.add(media_files(folder, family.takes), update)
+    found = gallery.search(as_medium(Path(query)) if Path(query).is_file() else query, top)
     for reason in skipped:
         typer.echo(f"skipped: {reason}", err=True)
     for path, score in found:
-        print_json({"image": str(path), "score": score}) if json else print(f"{score:+.3f}  {path}")
+        print_json({as_medium(path).kind: str(path), "score": score}) if json else print(f"{score:+.3f}  {path}")

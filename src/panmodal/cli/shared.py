@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +14,7 @@ import typer
 from panmodal.errors import InputError
 
 if TYPE_CHECKING:
+    from panmodal.data.media import Medium
     from panmodal.data.sample import Image
 
 PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".avif"}
@@ -56,23 +57,39 @@ def pictures(places: Iterable[str]) -> Iterator[tuple[str, Image]]:
     input), with their names."""
     from panmodal.data.sample import Image
 
+    for name, source in _sources(places, ("image",)):
+        yield name, Image(source)
+
+
+def media(places: Iterable[str], takes: Sequence[str]) -> Iterator[tuple[str, Medium]]:
+    """As `pictures`, of all the kinds of files that a model takes."""
+    from panmodal.data.sample import as_medium
+
+    for name, source in _sources(places, takes):
+        yield name, as_medium(source)
+
+
+def _sources(places: Iterable[str], takes: Sequence[str]) -> Iterator[tuple[str, Path | bytes]]:
     for place in places:
         if place == "-":
-            yield "-", Image(sys.stdin.buffer.read())
+            yield "-", sys.stdin.buffer.read()
             continue
-        for path in picture_files(Path(place)):
-            yield str(path), Image(path)
+        for path in media_files(Path(place), takes):
+            yield str(path), path
 
 
-def picture_files(path: Path) -> list[Path]:
-    """A file itself, or all pictures in a folder. Raises InputError if there is none."""
+def media_files(path: Path, takes: Sequence[str] = ("image",)) -> list[Path]:
+    """A file itself, or all files in a folder of the kinds that a model takes. Raises InputError if there is none."""
+    from panmodal.data.media import SUFFIXES
+
     if not path.is_dir():
         if not path.exists():
             raise InputError(f"there is no file {path}")
         return [path]
-    found = sorted(p for p in path.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES and p.is_file())
+    wanted = PICTURE_SUFFIXES | {suffix for suffix, medium in SUFFIXES.items() if medium.kind in takes}
+    found = sorted(p for p in path.rglob("*") if p.suffix.lower() in wanted and p.is_file())
     if not found:
-        raise InputError(f"the folder {path} has no pictures in it")
+        raise InputError(f"the folder {path} has no {'pictures' if len(takes) == 1 else 'media'} in it")
     return found
 
 

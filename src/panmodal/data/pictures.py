@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 100_000_000
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
+DAMAGED = (OSError, ValueError, SyntaxError, EOFError)  # what decoding a damaged file raises
 
 
 def decode(source: Picture, name: str = "picture") -> Pil.Image:
@@ -39,33 +40,39 @@ def decode(source: Picture, name: str = "picture") -> Pil.Image:
         return Pil.fromarray(source)
     if isinstance(source, Pil.Image):
         return _to_rgb(source)
-    if isinstance(source, str | os.PathLike):
-        source = _read(Path(source))
-    if len(source) > MAX_BYTES:
-        raise InputError(f"{name} has {len(source):,} bytes, over the limit of {MAX_BYTES:,}")
+    data = read_file(Path(source), MAX_BYTES) if isinstance(source, str | os.PathLike) else source
+    picture = open_picture(data, name)
+    try:
+        return _to_rgb(ImageOps.exif_transpose(picture))
+    except DAMAGED as error:
+        raise InputError(f"{name} is a damaged or cut off picture ({error}); get a whole copy") from None
+
+
+def open_picture(data: bytes, name: str) -> Pil.Image:
+    """A picture's size and mode known, and within the limits; its pixels not decoded yet."""
+    if len(data) > MAX_BYTES:
+        raise InputError(f"{name} has {len(data):,} bytes, over the limit of {MAX_BYTES:,}")
     try:
         with warnings.catch_warnings():  # of size, which is checked here
             warnings.simplefilter("ignore")
-            picture = Pil.open(io.BytesIO(source), formats=FORMATS)
+            picture = Pil.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
         raise InputError(f"{name} is not a picture in a format that panmodal reads ({', '.join(FORMATS)})") from None
     except Pil.DecompressionBombError:
         raise InputError(f"{name} has too many pixels; the limit is {MAX_PIXELS:,}") from None
-    except (OSError, ValueError, SyntaxError) as error:
+    except DAMAGED as error:
         raise InputError(f"{name} is a damaged picture ({error})") from None
     width, height = picture.size
     if width * height > MAX_PIXELS:
         raise InputError(f"{name} has {width} x {height} pixels; the limit is {MAX_PIXELS:,}")
-    try:
-        return _to_rgb(ImageOps.exif_transpose(picture))
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
-        raise InputError(f"{name} is a damaged or cut off picture ({error}); get a whole copy") from None
+    return picture
 
 
-def _read(path: Path) -> bytes:
+def read_file(path: Path, limit: int) -> bytes:
+    """A file's bytes, one more than `limit` at most. Raises InputError if it cannot be read."""
     try:
         with path.open("rb") as file:
-            return file.read(MAX_BYTES + 1)
+            return file.read(limit + 1)
     except FileNotFoundError:
         raise InputError(f"there is no file {path}") from None
     except OSError as error:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from panmodal.data.media import Medium
 from panmodal.data.pictures import ImageTransform
 from panmodal.data.sample import Batch, Image, Message
 from panmodal.data.template import ChatTemplate
 from panmodal.data.tiles import Size, Tiling
 from panmodal.data.tokens import Tokenizer
-from panmodal.errors import InputError
+from panmodal.errors import InputError, suggest
 
 IGNORED = -100  # the label of a token that is not to be learned
 
@@ -43,7 +45,8 @@ class Processor:
 
     `context` is the longest text or conversation in tokens; `fixed` pads texts to just that
     (SigLIP); `image_token` is the placeholder's id, which every picture fills `image_vectors` times, or,
-    where it is cut into tiles, as often as `tiling` says.
+    where it is cut into tiles, as often as `tiling` says; `media` makes numbers of the other media that the
+    model takes, by kind.
     """
 
     def __init__(
@@ -57,10 +60,12 @@ class Processor:
         image_token: int | None = None,
         image_vectors: int = 0,
         tiling: Tiling | None = None,
+        media: Mapping[str, Callable[[Sequence[Any]], Tensor]] | None = None,
     ) -> None:
         self._tokenizer, self._images, self._template = tokenizer, images, template
         self.context, self.fixed = context, fixed
         self.image_token, self.image_vectors, self.tiling = image_token, image_vectors, tiling
+        self.media: dict[str, Callable[[Sequence[Any]], Tensor]] = {"image": self.pictures, **(media or {})}
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -95,6 +100,12 @@ class Processor:
     def vectors(self, size: Size = (0, 0)) -> int:
         """How many places a picture fills that is cut by `size`."""
         return self.tiling.vectors(size) if self.tiling else self.image_vectors
+
+    def medium(self, kind: str, media: Sequence[Medium]) -> Tensor:
+        """Media of one kind -> [N, ...]"""
+        if kind not in self.media:
+            raise InputError(f"this model does not take {kind}{suggest(kind, self.media)}")
+        return self.media[kind](media)
 
     def texts(self, texts: Sequence[str], truncate: bool = False) -> Batch:
         """Texts on their own, padded on the right."""

@@ -2,14 +2,13 @@
 
 The JSON form is that of the OpenAI chat API's content parts: a message is
 `{"role": "user", "content": [{"type": "text", "text": "…"}, {"type": "image_url", "image_url":
-{"url": "cat.jpg"}}]}`; content may also be a plain string. A picture's URL is a path (relative to
-the file that it stands in) or a `data:` URL.
+{"url": "cat.jpg"}}]}`; content may also be a plain string. A URL is a path (relative to the file that
+it stands in) or a `data:` URL. Other media are `input_audio` (base64) or `audio_url`, `video_url`,
+`depth_url`, `thermal_url` and `imu_url`.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import io
 import os
@@ -19,6 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from panmodal.data.media import MEDIA, SUFFIXES, Audio, Medium, from_base64
 from panmodal.errors import InputError, suggest
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Text:
         return {"type": "text", "text": self.text}
 
 
-class Image:
+class Image(Medium):
     """A picture: a path, a `data:` URL, the bytes of an image file, a PIL image or an array
     [height, width, 3] of uint8. It is decoded when first looked at; see `data.pictures`.
 
@@ -49,30 +49,13 @@ class Image:
     for tiles always; "auto" as the model was trained.
     """
 
+    kind = "image"
+
     def __init__(self, source: Picture, detail: str = "auto") -> None:
+        super().__init__(source)
         if detail not in DETAILS:
             raise InputError(f"unknown detail {detail!r}{suggest(detail, DETAILS)}")
-        if isinstance(source, str) and source.startswith(("http://", "https://")):
-            raise InputError(f"remote pictures are not fetched: download {source} and pass its path")
-        if isinstance(source, str) and source.startswith("data:"):
-            source = _from_data_url(source)
-        self.source, self.detail = source, detail
-
-    def __repr__(self) -> str:
-        return f"Image({self.name!r})"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Image) and self.key == other.key
-
-    def __hash__(self) -> int:
-        return hash(self.key)
-
-    @property
-    def name(self) -> str:
-        """The path, or what the picture was made from."""
-        if isinstance(self.source, str | os.PathLike):
-            return os.fspath(self.source)
-        return f"<{type(self.source).__name__}>"
+        self.detail = detail
 
     @cached_property
     def pixels(self) -> Pil.Image:
@@ -90,17 +73,18 @@ class Image:
         return digest.hexdigest()
 
     def to_json(self) -> dict[str, Any]:
-        url = self.name if isinstance(self.source, str | os.PathLike) else self._data_url()
-        detail = {} if self.detail == "auto" else {"detail": self.detail}
-        return {"type": "image_url", "image_url": {"url": url, **detail}}
+        value = super().to_json()
+        if self.detail != "auto":
+            value["image_url"]["detail"] = self.detail
+        return value
 
-    def _data_url(self) -> str:
+    def _file(self) -> tuple[str, bytes]:
         out = io.BytesIO()
         self.pixels.save(out, "PNG")
-        return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
+        return "image/png", out.getvalue()
 
 
-Part = Text | Image
+Part = Text | Medium
 
 
 @dataclass(frozen=True)
@@ -123,6 +107,11 @@ class Message:
     def images(self) -> list[Image]:
         return [part for part in self.parts if isinstance(part, Image)]
 
+    @property
+    def media(self) -> list[Medium]:
+        """The parts that are no text, pictures among them."""
+        return [part for part in self.parts if isinstance(part, Medium)]
+
     def to_json(self) -> dict[str, Any]:
         if all(isinstance(part, Text) for part in self.parts):
             return {"role": self.role, "content": self.text}
@@ -142,7 +131,7 @@ class Message:
 
 
 Conversation = list[Message]
-Said = str | Image | Part
+Said = str | Part
 
 
 def user(*parts: Said) -> Message:
@@ -179,6 +168,10 @@ class Sample:
     def images(self) -> list[Image]:
         return [image for message in self.messages for image in message.images]
 
+    @property
+    def media(self) -> list[Medium]:
+        return [medium for message in self.messages for medium in message.media]
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -188,8 +181,8 @@ class Batch:
     itself where it is to be learned and -100 elsewhere; images [N, 3, H, W] in reading order, whose
     vectors take the places where ids is the image token; for models that look at tiles, N are the tiles
     of all pictures, and sizes [pictures, 2] those by which they were cut; regions [R, 5], the number of a picture
-    and a box in it, x0 y0 x1 y1 from 0 to 1;
-    instructions, the text that a Q-Former reads with each picture.
+    and a box in it, x0 y0 x1 y1 from 0 to 1; instructions, the text that a Q-Former reads with each picture;
+    media, by kind, what else goes with the pictures, [N, ...].
     """
 
     ids: Tensor
@@ -199,10 +192,20 @@ class Batch:
     sizes: Tensor | None = None
     regions: Tensor | None = None
     instructions: Batch | None = None
+    media: Mapping[str, Tensor] = field(default_factory=dict)
 
     def to(self, device: str | torch.device) -> Batch:
-        present = {f.name: t for f in fields(self) if (t := getattr(self, f.name)) is not None}
-        return Batch(**{name: t.to(device) for name, t in present.items()})
+        own = {f.name: getattr(self, f.name) for f in fields(self)}
+        media = {kind: t.to(device) for kind, t in own.pop("media").items()}
+        return Batch(**{name: t.to(device) for name, t in own.items() if t is not None}, media=media)
+
+
+def as_medium(file: Path | bytes) -> Medium:
+    """A file as the medium that its suffix names, or, of bytes, their beginning: a sound, a video, else a picture."""
+    if isinstance(file, bytes):
+        return Audio(file) if file[8:12] == b"WAVE" or file[:4] in (b"fLaC", b"OggS") else Image(file)
+    kind = SUFFIXES.get(file.suffix.lower(), Image)
+    return kind(file)
 
 
 def as_conversation(said: str | Message | Iterable[Message]) -> Conversation:
@@ -217,25 +220,19 @@ def _parts(parts: Iterable[Said]) -> tuple[Part, ...]:
 
 
 def _part_from_json(value: Any, folder: Path | None) -> Part:
-    kinds = ("text", "image_url")
+    media: dict[str, type[Medium]] = {"image": Image, **MEDIA}
     kind = value.get("type") if isinstance(value, Mapping) else None
     if kind == "text" and isinstance(value.get("text"), str):
         return Text(value["text"])
-    if kind == "image_url":
-        given = value.get("image_url")
+    if kind == "input_audio" and isinstance(value.get(kind), Mapping) and isinstance(value[kind].get("data"), str):
+        return Audio(from_base64(value[kind]["data"]))
+    medium = media.get(str(kind).removesuffix("_url"))
+    if medium is not None:
+        given = value.get(kind)
         given = given if isinstance(given, Mapping) else {"url": given}
         url = given.get("url")
         if isinstance(url, str):
-            here = folder is not None and "://" not in url and url[:5] != "data:"
-            return Image(folder / url if folder and here else url, given.get("detail", "auto"))
+            source = folder / url if folder is not None and "://" not in url and url[:5] != "data:" else url
+            return Image(source, given.get("detail", "auto")) if medium is Image else medium(source)
+    kinds = ("text", "input_audio", *(f"{m}_url" for m in media))
     raise InputError(f"cannot read the part {str(value)[:80]!r}{suggest(str(kind), kinds)}")
-
-
-def _from_data_url(url: str) -> bytes:
-    head, comma, data = url.partition(",")
-    if not comma or not head.endswith(";base64"):
-        raise InputError(f"a data URL must be base64 ('data:image/png;base64,…'), not {head[:40]!r}")
-    try:
-        return base64.b64decode(data, validate=True)
-    except binascii.Error as error:
-        raise InputError(f"a data URL with broken base64: {error}") from None

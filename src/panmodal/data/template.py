@@ -47,9 +47,12 @@ class ChatTemplate:
         return self._render([self._as_dict(m) for m in messages], reply)
 
     def _as_dict(self, message: Message) -> dict[str, Any]:
+        others = [medium for medium in message.media if not isinstance(medium, Image)]
+        if others:
+            raise InputError(f"this model converses about text and pictures, not {others[0].kind}")
         if self._takes_parts:
             parts = [
-                {"type": "image"} if isinstance(p, Image) else {"type": "text", "text": p.text} for p in message.parts
+                {"type": "text", "text": p.text} if isinstance(p, Text) else {"type": "image"} for p in message.parts
             ]
             return {"role": message.role, "content": parts}
         texts = [p.text if isinstance(p, Text) else self.image + "\n" for p in message.parts]

@@ -11,8 +11,9 @@ import torch
 
 from panmodal.data.sample import Image, Message, user
 from panmodal.errors import InputError, suggest
+from panmodal.evaluation.binding import audio_image, audio_plus_image, audio_text
 from panmodal.evaluation.metrics import accuracy, exact_match, recall_at
-from panmodal.families import Chat, Contrastive, Family
+from panmodal.families import Binding, Chat, Contrastive, Family
 from panmodal.playground import HELD_OUT, KINDS, SEEN, SPLITS, Question, caption, make_scene, questions, render
 from panmodal.playground.world import PAIRS, Scene, single_object_scene
 
@@ -153,4 +154,7 @@ TASKS: dict[str, tuple[type[Family[Any]], Callable[[Any, Asked], tuple[int, dict
     "playground/vqa": (Chat, _vqa, 2800),
     "playground/retrieval": (Contrastive, _retrieval, 2000),
     "playground/zero-shot": (Contrastive, _zero_shot, 2000),
+    "playground/audio-image": (Binding, audio_image, 1000),
+    "playground/audio-text": (Binding, audio_text, 1000),
+    "playground/audio-plus-image": (Binding, audio_plus_image, 1000),
 }

@@ -16,6 +16,7 @@ from panmodal.families.blip2 import Blip2Chat, InstructBlipChat, bootstrap, mini
 from panmodal.families.blip2_retrieval import Blip2Retrieval
 from panmodal.families.chat import Chat
 from panmodal.families.clip import Contrastive
+from panmodal.families.imagebind import Binding
 from panmodal.families.language import LanguageChat
 from panmodal.families.llava import LlavaChat, compose
 from panmodal.families.towers import ImageTower, TextTower
@@ -30,6 +31,7 @@ FAMILIES: dict[str, type[Family[Any]]] = {
     "blip-2": Blip2Chat,
     "Blip2ForImageTextRetrieval": Blip2Retrieval,
     "instructblip": InstructBlipChat,
+    "imagebind": Binding,
     "clip_vision_model": ImageTower,
     "siglip_vision_model": ImageTower,
     "vit": ImageTower,
@@ -82,6 +84,7 @@ def load(
 
 __all__ = [
     "FAMILIES",
+    "Binding",
     "Blip2Chat",
     "Blip2Retrieval",
     "Chat",

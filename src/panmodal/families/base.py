@@ -24,6 +24,7 @@ from panmodal.checkpoints.store import (
     read_sidecars,
     save_checkpoint,
 )
+from panmodal.data.media import Medium
 from panmodal.data.processor import Processor
 from panmodal.data.sample import Image
 from panmodal.encoders import ImageEncoder
@@ -38,6 +39,7 @@ class Family(ABC, Generic[M]):
     """`model` takes tensors and gives tensors; `processor` makes its batches; the verbs join them."""
 
     spare_under: tuple[str, ...] = ()  # see `load_weights`
+    takes: tuple[str, ...] = ("image",)  # the kinds of files that it embeds
 
     def __init__(self, model: M, checkpoint: Checkpoint, name: str = "") -> None:
         self.model, self.checkpoint, self.name = model.eval(), checkpoint, name
@@ -119,12 +121,22 @@ def unit(vectors: Tensor) -> Tensor:
 
 
 def embed_images(family: Family[Any], pooled: Callable[[Tensor], Tensor], images: Sequence[Image]) -> Tensor:
-    """Pictures -> [N, D] at unit length; the next few are decoded while some are in the model."""
-    groups = [images[i : i + TOGETHER] for i in range(0, len(images), TOGETHER)]
+    """Pictures -> [N, D] at unit length"""
+    return embed_media(family, family.processor.pictures, pooled, images)
+
+
+def embed_media(
+    family: Family[Any],
+    prepare: Callable[[Sequence[Any]], Tensor],
+    pooled: Callable[[Tensor], Tensor],
+    media: Sequence[Medium],
+) -> Tensor:
+    """Media of one kind -> [N, D] at unit length; the next few are decoded while some are in the model."""
+    groups = [media[i : i + TOGETHER] for i in range(0, len(media), TOGETHER)]
     vectors = []
     with ThreadPoolExecutor(1) as ahead, torch.inference_mode():
-        for pixels in ahead.map(family.processor.pictures, groups):
-            vectors.append(unit(pooled(pixels.to(family.device, family.dtype))))
+        for numbers in ahead.map(prepare, groups):
+            vectors.append(unit(pooled(numbers.to(family.device, family.dtype))))
     return torch.cat(vectors) if vectors else torch.empty(0)
 
 

@@ -95,6 +95,9 @@ class Contrastive(Family[Clip]):
 
         A text longer than the model reads raises InputError, or is cut if `truncate`.
         """
+        for item in items:
+            if not isinstance(item, Image | str):
+                raise InputError(f"{self.name or 'this model'} embeds pictures and texts, not {item!r}")
         images = [item for item in items if isinstance(item, Image)]
         texts = [item for item in items if isinstance(item, str)]
         found = {

@@ -1,4 +1,4 @@
-"""A gallery: pictures embedded once, and searched by text or picture."""
+"""A gallery: pictures and other media embedded once, and searched by text or medium."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from panmodal.data.sample import Image
+from panmodal.data.media import Medium
+from panmodal.data.sample import as_medium
 from panmodal.errors import InputError
 from panmodal.families import Family
 
@@ -28,10 +29,10 @@ def cache_folder() -> Path:
 
 
 class Gallery:
-    """Embeddings of picture files by a model that embeds.
+    """Embeddings of files, pictures or what else a model embeds.
 
     They are kept on disk, keyed by the file's content and the model's fingerprint (weights and
-    preprocessing), so that a changed picture or model is embedded anew.
+    preprocessing), so that a changed file or model is embedded anew.
     """
 
     def __init__(self, family: Family[Any], folder: Path | None = None) -> None:
@@ -47,27 +48,27 @@ class Gallery:
         new = {digest: path for path, digest in digests.items() if digest not in self.vectors}
         waiting = list(new.items())
         for start in range(0, len(waiting), TOGETHER):
-            images = {}
+            media = {}
             for digest, path in waiting[start : start + TOGETHER]:
-                image = Image(path)
+                medium = as_medium(path)
                 try:
-                    image.pixels  # noqa: B018
+                    medium.key  # noqa: B018
                 except InputError as error:
                     skipped.append(str(error))
                     continue
-                images[digest] = image
-            if images:
-                self.vectors |= zip(images, self.family.embed(list(images.values())), strict=True)  # type: ignore[attr-defined]
+                media[digest] = medium
+            if media:
+                self.vectors |= zip(media, self.family.embed(list(media.values())), strict=True)  # type: ignore[attr-defined]
             progress(min(start + TOGETHER, len(waiting)), len(waiting))
         if waiting:
             _write(self.file, self.vectors)
         self.paths |= {path: digest for path, digest in digests.items() if digest in self.vectors}
         return skipped
 
-    def search(self, query: Image | str, top: int) -> list[tuple[Path, float]]:
-        """The `top` files most like a text or a picture, with their cosines, best first."""
+    def search(self, query: Medium | str, top: int) -> list[tuple[Path, float]]:
+        """The `top` files most like a text or a medium, with their cosines, best first."""
         if not self.paths:
-            raise InputError("there is no picture to search through")
+            raise InputError("there is nothing to search through")
         wanted = self.family.embed([query])[0]  # type: ignore[attr-defined]
         scores = torch.stack([self.vectors[digest] for digest in self.paths.values()]) @ wanted
         best = scores.topk(min(top, len(scores)))

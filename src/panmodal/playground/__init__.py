@@ -1,10 +1,11 @@
 """The playground: a procedural world of coloured shapes, to learn from, test on and teach with.
 
-From one seed follow a scene, its picture, each object's mask and box, captions at three levels of
-detail, and questions of fourteen kinds with answers, programs and rationales:
+From one seed follow a scene, its picture, each object's mask and box, a sound, a depth map, captions at
+three levels of detail, and questions of fourteen kinds with answers, programs and rationales:
 
     scene = make_scene(7)
     render(scene)                        # [96, 96, 3] uint8
+    sound(scene)                         # [32000] int16, two seconds
     caption(scene, "brief")
     for question in questions(scene, 14): ...
 """
@@ -12,6 +13,7 @@ detail, and questions of fourteen kinds with answers, programs and rationales:
 from panmodal.playground.programs import run
 from panmodal.playground.questions import KINDS, Question, questions
 from panmodal.playground.render import boxes, masks, render
+from panmodal.playground.sound import depth, sound
 from panmodal.playground.words import LEVELS, caption
 from panmodal.playground.world import (
     COLOURS,
@@ -22,6 +24,7 @@ from panmodal.playground.world import (
     Object,
     Scene,
     make_scene,
+    scene_of,
     single_object_scene,
 )
 
@@ -38,10 +41,13 @@ __all__ = [
     "Scene",
     "boxes",
     "caption",
+    "depth",
     "make_scene",
     "masks",
     "questions",
     "render",
     "run",
+    "scene_of",
     "single_object_scene",
+    "sound",
 ]

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from panmodal.data.sounds import to_wav
 from panmodal.playground.questions import questions
 from panmodal.playground.render import boxes, masks, render
+from panmodal.playground.sound import RATE, depth, sound
 from panmodal.playground.speech import TRIES
 from panmodal.playground.words import LEVELS, caption, full_name, one
 from panmodal.playground.world import Scene, make_scene
@@ -25,10 +27,11 @@ def export(out: Path, count: int, split: str, size: int, seed: int, progress: Ca
 
     `data.jsonl` has a line a scene: `messages` (a conversation about the picture, to train on), its
     captions, questions (with kind, program and rationale) and objects. `masks/` has for each scene a
-    picture whose pixels say which object is seen there, counted from 1; 0 is the background.
+    picture whose pixels say which object is seen there, counted from 1; 0 is the background. `sounds/`
+    has what it sounds like, and `depth/` how far away it is, in millimetres.
     """
-    (out / "pictures").mkdir(parents=True)
-    (out / "masks").mkdir()
+    for folder in ("pictures", "masks", "sounds", "depth"):
+        (out / folder).mkdir(parents=True)
     with (out / "data.jsonl").open("w", encoding="utf-8") as lines:
         for done in range(count):
             scene = make_scene(seed + done, split)
@@ -37,7 +40,11 @@ def export(out: Path, count: int, split: str, size: int, seed: int, progress: Ca
             shown = masks(scene, size)
             numbered = (shown * np.arange(1, len(shown) + 1)[:, None, None]).sum(0)
             Image.fromarray(np.uint8(numbered)).save(out / "masks" / name)
-            lines.write(json.dumps(describe(scene, f"pictures/{name}", size)) + "\n")
+            Image.fromarray(depth(scene, size)).save(out / "depth" / name)
+            heard = f"sounds/{scene.seed:06d}.wav"
+            (out / heard).write_bytes(to_wav(sound(scene), RATE))
+            about = {**describe(scene, f"pictures/{name}", size), "sound": heard, "depth": f"depth/{name}"}
+            lines.write(json.dumps(about) + "\n")
             progress(done + 1, count)
     _overview(out, min(count, SHOWN), split, seed)
 

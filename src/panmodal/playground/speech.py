@@ -5,13 +5,16 @@ from __future__ import annotations
 import string
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
+from panmodal.data.media import Audio, Depth
 from panmodal.data.sample import Image, Sample, assistant, user
 from panmodal.data.tokens import THINKING, Tokenizer
 from panmodal.playground.questions import KINDS, Question, questions
 from panmodal.playground.render import boxes, render
+from panmodal.playground.sound import RATE, depth, sound
 from panmodal.playground.words import LEVELS, at, caption, full_name, one, region
 from panmodal.playground.world import (
     HELD_OUT,
@@ -55,6 +58,21 @@ def single_sample(seed: int, split: str = "train") -> Sample:
     scene = single_object_scene(seed, *pick(rng, sorted(HELD_OUT) if split == "held-out" else SEEN))
     messages = (user(Image(render(scene))), assistant(caption(scene, pick(rng, LEVELS[:2]))))
     return Sample(messages, {"objects": _objects(scene)})
+
+
+def audio_sample(seed: int, split: str = "train") -> Sample:
+    """A picture and its sound: every other one of a single object, so that what one sounds like is soon learned."""
+    scene = make_scene(seed, split)
+    if seed % 2:
+        pairs = sorted(HELD_OUT) if split == "held-out" else SEEN
+        scene = single_object_scene(seed, *pick(random_source("audio", split, seed), pairs))
+    return Sample((user(Image(render(scene)), Audio(sound(scene), RATE)),))
+
+
+def depth_sample(seed: int, split: str = "train") -> Sample:
+    """A picture and its depth map."""
+    scene = make_scene(seed, split)
+    return Sample((user(Image(render(scene)), Depth(np.float32(depth(scene)) / 1000)),))
 
 
 def region_sample(seed: int, split: str = "train") -> Sample:

@@ -124,9 +124,14 @@ def make_scene(seed: int, split: str = "train") -> Scene:
 
 def single_object_scene(seed: int, colour: str, shape: str) -> Scene:
     """A scene with one object of the given colour and shape, the rest drawn from the seed."""
-    rng = random_source("single", colour, shape, seed)
-    attributes = {"size": pick(rng, VALUES["size"]), "colour": colour, "shape": shape}
-    return Scene(_place(rng, [attributes]), pick(rng, tuple(BACKGROUNDS)), {}, "single", seed)
+    return scene_of(seed, [(colour, shape)])
+
+
+def scene_of(seed: int, pairs: Sequence[tuple[str, str]]) -> Scene:
+    """A scene with an object for every pair of colour and shape, the rest drawn from the seed."""
+    rng = random_source("single", *(value for pair in pairs for value in pair), seed)
+    drawn = [{"size": pick(rng, VALUES["size"]), "colour": colour, "shape": shape} for colour, shape in pairs]
+    return Scene(_place(rng, drawn), pick(rng, tuple(BACKGROUNDS)), {}, "single", seed)
 
 
 def _draw_all(rng: Random, pairs: Sequence[tuple[str, str]], of_theme: int, total: int) -> tuple[Filter, list[Filter]]:

@@ -23,8 +23,8 @@ class ModelSpec:
 
     `load`: a checkpoint by name. `config`: an untrained model of a published configuration, with a
     `tokenizer` ("playground", or a checkpoint that has one), an `image_processor` and a
-    `chat_template` as needed. `vision`, `connector` and `language`: composed of these,
-    features read after the vision's layer `vision_layer`.
+    `chat_template` as needed, and ImageBind with the `towers` of a CLIP, if one is named. `vision`,
+    `connector` and `language`: composed of these, features read after the vision's layer `vision_layer`.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -34,6 +34,7 @@ class ModelSpec:
     tokenizer: str | None = None
     image_processor: dict[str, Any] | None = None
     chat_template: str | None = None
+    towers: str | None = None
     vision: str | None = None
     vision_layer: int = -2
     connector: str = "mlp"

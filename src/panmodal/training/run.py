@@ -19,7 +19,7 @@ from panmodal.checkpoints.hub import locate
 from panmodal.checkpoints.store import read_sidecars, write_json
 from panmodal.data.readers import Source, open_file
 from panmodal.errors import InputError, suggest
-from panmodal.families import Chat, Family, compose, family_of, load
+from panmodal.families import Binding, Chat, Family, compose, family_of, load
 from panmodal.playground import speech
 from panmodal.training.journal import Journal
 from panmodal.training.loop import train
@@ -47,6 +47,8 @@ SOURCES: dict[str, Source] = {
     "playground/lookups": Playground(partial(speech.instruction_sample, kinds=speech.ONE)),
     "playground/conversations": Playground(speech.instruction_sample),
     "playground/thoughts": Playground(speech.thought_sample),
+    "playground/audio_pairs": Playground(speech.audio_sample),
+    "playground/depth_pairs": Playground(speech.depth_sample),
     "playground/text": Playground(speech.text_sample),
 }
 
@@ -100,7 +102,12 @@ def build(spec: ModelSpec | str) -> Family[Any]:
     if spec.load:
         return build(spec.load)
     if spec.config:
-        return family_of(spec.config).fresh(spec.config, _files(spec))
+        kind = family_of(spec.config)
+        if spec.towers is None:
+            return kind.fresh(spec.config, _files(spec))
+        if kind is not Binding:
+            raise InputError(f"{kind.__name__} takes over no towers; imagebind does")
+        return Binding.upon(build(spec.towers), spec.config, _files(spec))
     if spec.language is None:
         raise InputError("a composed model needs a language model beside its vision")
     language = build(spec.language)

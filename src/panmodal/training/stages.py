@@ -14,6 +14,7 @@ from panmodal.data.processor import IGNORED, Encoded, Processor, pad_rows
 from panmodal.data.sample import Batch, Image, Sample
 from panmodal.errors import InputError, suggest
 from panmodal.language import logits_of
+from panmodal.training.anchored import Anchored
 from panmodal.training.losses import contrastive_loss, next_token_loss, sigmoid_loss
 from panmodal.training.representation import representation_loss
 
@@ -319,6 +320,7 @@ OBJECTIVES: dict[str, Objective] = {
     "answers": NextToken(),
     "separate_answers": NextToken(apart=True),
     "text": NextToken(everything=True),
+    "anchored": Anchored(),
 }
 
 

@@ -1,0 +1,71 @@
+"""ImageBind's objective: every other medium against the picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from panmodal.data.media import Medium
+from panmodal.data.processor import Processor
+from panmodal.data.sample import Batch, Sample
+from panmodal.errors import InputError
+from panmodal.training.losses import contrastive_loss
+
+Bound = Mapping[str, Medium | str]  # by kind, a picture among them
+
+
+@dataclass(frozen=True)
+class Anchored:
+    """InfoNCE of each other medium of a sample, and its last text, against the picture, and of none against another
+    (Girdhar et al., 2023): what two of them share they learn from the pictures alone.
+
+    The samples of a batch have all the same kinds. Media that are the same fit one another's pictures.
+    """
+
+    def encode(self, processor: Processor, sample: Sample) -> Bound:
+        bound: dict[str, Medium | str] = {medium.kind: medium for medium in sample.media}
+        if sample.messages[-1].text:
+            bound["text"] = sample.messages[-1].text
+        if "image" not in bound or len(bound) < 2 or len(bound) < len(sample.media):
+            raise InputError("a sample to bind has one picture, and one of each other kind, or a text")
+        for medium in sample.media:
+            medium.key  # noqa: B018 (decoded here, so that a broken file is found here)
+        return bound
+
+    def length(self, encoded: Bound) -> int:
+        return 0
+
+    def batch(self, processor: Processor, encoded: Sequence[Bound]) -> Batch:
+        kinds = encoded[0].keys()
+        if any(bound.keys() != kinds for bound in encoded):
+            raise InputError(
+                "the samples of a batch differ in their kinds of media; give each mixture a stage of its own"
+            )
+        made: dict[str, Any] = {
+            kind: processor.medium(kind, [bound[kind] for bound in encoded])  # type: ignore[misc]
+            for kind in kinds
+            if kind != "text"
+        }
+        texts = Batch(torch.empty(len(encoded), 0, dtype=torch.long))
+        if "text" in kinds:
+            texts = processor.texts([str(bound["text"]) for bound in encoded], truncate=True)
+            made["text"] = texts.ids
+        return Batch(texts.ids, texts.pad, images=made.pop("image"), media=made)
+
+    def weight(self, batch: Batch) -> int:
+        return len(batch.ids)
+
+    def loss(self, model: Any, batch: Batch) -> Tensor:
+        logits = model(batch.images, batch.media, batch.pad)
+        losses = [contrastive_loss(logits[kind].float(), _alike(x)) for kind, x in batch.media.items()]
+        return torch.stack(losses).mean()
+
+
+def _alike(x: Tensor) -> Tensor:
+    """Which of a batch are the same, [N, N]"""
+    numbers: Tensor = torch.unique(x.flatten(1), dim=0, return_inverse=True)[1]
+    return numbers[:, None] == numbers
