@@ -237,7 +237,7 @@ def initialise(module: nn.Module, std: float | None = None) -> None:
             nn.init.zeros_(parameter)
     for part in module.modules():
         if isinstance(part, PatchEmbedding):
-            part.positions.data[-(part.grid**2) :] = waves(part.grid, part.positions.shape[1])
+            part.positions.data.flatten(0, -2)[-(part.grid**2) :] = waves(part.grid, part.positions.shape[-1])
         if isinstance(part, Transformer):
             for name, parameter in part.blocks.named_parameters():
                 if name.endswith(("attn.out.weight", "mlp.down.weight")):

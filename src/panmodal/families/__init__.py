@@ -15,6 +15,7 @@ from panmodal.families.chat import Chat
 from panmodal.families.clip import Contrastive
 from panmodal.families.language import LanguageChat
 from panmodal.families.llava import LlavaChat, compose
+from panmodal.families.sam import Segmenter
 from panmodal.families.towers import ImageTower, TextTower
 
 # model_type in config.json -> the family that reads it.
@@ -22,6 +23,7 @@ FAMILIES: dict[str, type[Family[Any]]] = {
     "clip": Contrastive,
     "siglip": Contrastive,
     "llava": LlavaChat,
+    "sam": Segmenter,
     "clip_vision_model": ImageTower,
     "siglip_vision_model": ImageTower,
     "vit": ImageTower,
@@ -73,6 +75,7 @@ __all__ = [
     "ImageTower",
     "LanguageChat",
     "LlavaChat",
+    "Segmenter",
     "TextTower",
     "compose",
     "load",
