@@ -48,7 +48,7 @@ def to_picture(mask: Tensor) -> Pil.Image:
 def overlay(picture: Pil.Image, masks: Sequence[Tensor]) -> Pil.Image:
     """The picture with each mask [H, W] bool tinted and outlined; the smallest lies on top."""
     pixels = np.asarray(picture, np.float32).copy()
-    for mask, tint in zip(sorted(masks, key=lambda m: -int(m.sum())), cycle(TINTS)):  # noqa: B905 (one is endless)
+    for mask, tint in zip(sorted(masks, key=lambda m: -int(m.sum())), cycle(TINTS)):
         inside = mask.cpu().numpy()
         padded = np.pad(inside, 1)
         core = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]

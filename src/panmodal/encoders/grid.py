@@ -69,7 +69,7 @@ class GridAttention(Attention):
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Mask) -> Tensor:
         at = torch.arange(self.window, device=q.device)
         apart = at[:, None] - at + self.window - 1  # [W, W], queries by keys
-        placed = q.unflatten(2, (self.window, self.window))  # [B, H, W, W, E]
+        placed = q.view(*q.shape[:2], self.window, self.window, -1)  # [B, H, W, W, E]
         by_row = torch.einsum("bhrce,rke->bhrck", placed, self.rows[apart])
         by_col = torch.einsum("bhrce,cke->bhrck", placed, self.cols[apart])
         bias = by_row[..., :, None] + by_col[..., None, :]  # [B, H, W, W, W, W]
@@ -96,11 +96,12 @@ class GridBlock(Block):
 
     def attend_in_windows(self, x: Tensor) -> Tensor:
         """[B, R, C, D] -> [B, R, C, D]. Windows that stick out of the grid are filled with zeros, which are seen."""
-        (rows, cols), side = x.shape[1:3], self.window
-        padded = F.pad(x, (0, 0, 0, -cols % side, 0, -rows % side))
-        cut = padded.unflatten(2, (-1, side)).unflatten(1, (-1, side)).transpose(2, 3)  # [B, r, c, W, W, D]
-        attended = self.attn(cut.flatten(3, 4).flatten(0, 2)).view(cut.shape)
-        return attended.transpose(2, 3).flatten(3, 4).flatten(1, 2)[:, :rows, :cols]  # type: ignore[no-any-return]
+        (batch, rows, cols, dim), side = x.shape, self.window
+        down, across = -(-rows // side), -(-cols // side)
+        padded = F.pad(x, (0, 0, 0, across * side - cols, 0, down * side - rows))
+        cut = padded.view(batch, down, side, across, side, dim).transpose(2, 3)  # [B, down, across, W, W, D]
+        attended: Tensor = self.attn(cut.reshape(-1, side * side, dim)).view(cut.shape)
+        return attended.transpose(2, 3).reshape(padded.shape)[:, :rows, :cols]
 
 
 class ChannelNorm(nn.LayerNorm):

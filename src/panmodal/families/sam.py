@@ -22,10 +22,7 @@ from panmodal.errors import CheckpointError, InputError
 from panmodal.families.base import Family
 from panmodal.generators import MaskDecoder, PromptEncoder
 from panmodal.generators.everything import Crop, boxes_around, crops, cut_off, point_grid, stability, suppress
-from panmodal.generators.masks import BACKGROUND, BOTTOM_RIGHT, FOREGROUND, NOWHERE, SEVERAL, SINGLE, TOP_LEFT
-
-Point = tuple[float, float]  # x and y in pixels of the picture
-Box = tuple[float, float, float, float]  # x0, y0, x1, y1
+from panmodal.generators.masks import FOREGROUND, NOWHERE, SEVERAL, SINGLE, Box, Point, as_prompts
 
 CLICKS, MASKS = 64, 16  # in the decoder, and at full size, at a time
 
@@ -170,7 +167,8 @@ class Segmenter(Family[Sam]):
         if several is None:
             several = len(points) == 1 and not boxes and mask is None
         which = SEVERAL if several else SINGLE
-        logits, scores = self.model.decode(seen.features, self._to_input(at, seen.size), kinds, mask, which)
+        at, kinds = self._to_input(at, seen.size), kinds.to(self.device)
+        logits, scores = self.model.decode(seen.features, at, kinds, mask, which)
         logits, scores = logits.flatten(0, 1), scores.flatten()
         masks = self._full(logits, seen.size) > 0
         return Segmentation(masks.cpu(), scores.float().cpu(), logits.float().cpu())
@@ -208,29 +206,30 @@ class Segmenter(Family[Sam]):
         """Masks, over the whole picture, of the things in a crop of it"""
         picture = image.pixels
         seen = self.embed_image(Image(picture.crop(crop)))
-        clicks = point_grid(points_per_side) * torch.tensor(seen.size)
-        rows: list[list[Tensor]] = []  # of what is kept: logits, score, stability and box
-        for some in clicks[:, None].split(CLICKS):
-            at = F.pad(some, (0, 0, 0, 1))
-            kinds = torch.tensor([FOREGROUND, NOWHERE]).expand(len(at), 2)
-            logits, scores = self.model.decode(seen.features, self._to_input(at, seen.size), kinds)
+        clicks = point_grid(points_per_side)[:, None] * torch.tensor(seen.size)
+        kinds = torch.tensor([[FOREGROUND, NOWHERE]])
+        kept: list[tuple[Tensor, ...]] = []  # logits, score, stability and box of a few masks each
+        for at in torch.split(F.pad(clicks, (0, 0, 0, 1)), CLICKS):
+            logits, scores = self.model.decode(
+                seen.features, self._to_input(at, seen.size), kinds.expand(len(at), -1).to(self.device)
+            )
             likely = scores > min_score
-            for logit, score in zip(logits[likely].split(MASKS), scores[likely].split(MASKS), strict=True):
-                full = self._full(logit, seen.size)
-                steady, box = stability(full), boxes_around(full > 0)
-                box = box + box.new_tensor(crop[:2] * 2)
-                kept = (steady > min_stability) & ~cut_off(box, crop, *picture.size)
-                rows.append([t[kept] for t in (logit, score, steady, box)])
-        if not rows:
+            for few in zip(torch.split(logits[likely], MASKS), torch.split(scores[likely], MASKS), strict=True):
+                full = self._full(few[0], seen.size)
+                steady, boxes = stability(full), boxes_around(full > 0)
+                boxes = boxes + boxes.new_tensor(crop[:2] * 2)
+                good = (steady > min_stability) & ~cut_off(boxes, crop, *picture.size)
+                kept.append((few[0][good], few[1][good], steady[good], boxes[good]))
+        if not kept:
             return []
-        logits, scores, steady, boxes = (torch.cat(column) for column in zip(*rows, strict=True))
+        logits, scores, steady, boxes = (torch.cat(column) for column in zip(*kept, strict=True))
         segments = []
         for i in suppress(boxes, scores, max_overlap).tolist():
-            mask = torch.zeros(picture.height, picture.width, dtype=torch.bool)
             x0, y0, x1, y1 = crop
+            mask = torch.zeros(picture.height, picture.width, dtype=torch.bool)
             mask[y0:y1, x0:x1] = (self._full(logits[i : i + 1], seen.size)[0] > 0).cpu()
-            box = (*boxes[i].tolist(),)
-            segments.append(Segment(mask, box, int(mask.sum()), float(scores[i]), float(steady[i])))
+            x0, y0, x1, y1 = boxes[i].tolist()
+            segments.append(Segment(mask, (x0, y0, x1, y1), int(mask.sum()), float(scores[i]), float(steady[i])))
         return segments
 
     def _to_input(self, at: Tensor, size: tuple[int, int]) -> Tensor:
@@ -243,33 +242,3 @@ class Segmenter(Family[Sam]):
         side, (width, height) = self.transform.width, self.transform.fitted(*size)
         padded = F.interpolate(logits[None].float(), (side, side), mode="bilinear")[..., :height, :width]
         return F.interpolate(padded, size[::-1], mode="bilinear")[0]
-
-
-def as_prompts(
-    size: tuple[int, int], points: Sequence[Point], labels: Sequence[int] | None, boxes: Sequence[Box]
-) -> tuple[Tensor, Tensor]:
-    """Points [P, Q, 2] and their kinds [P, Q], of a prompt for each box, or else one; checked."""
-    width, height = size
-    labels = [FOREGROUND] * len(points) if labels is None else list(labels)
-    if len(labels) != len(points) or not {*labels} <= {BACKGROUND, FOREGROUND}:
-        raise InputError(f"each of the {len(points)} points needs a label, 1 on the thing or 0 beside it, not {labels}")
-    if points and len(boxes) > 1:
-        raise InputError(f"{len(points)} points go with one box, not with {len(boxes)}: segment one thing at a time")
-    for x, y in points:
-        if not (0 <= x < width and 0 <= y < height):
-            raise InputError(f"the point {x:g},{y:g} lies outside the picture, which is {width} x {height} pixels")
-    for x0, y0, x1, y1 in boxes:
-        if not (x0 < x1 and y0 < y1):
-            raise InputError(f"the box {x0:g},{y0:g},{x1:g},{y1:g} is empty; it needs x0 < x1 and y0 < y1")
-        if not (0 <= x0 and 0 <= y0 and x1 <= width and y1 <= height):
-            raise InputError(
-                f"the box {x0:g},{y0:g},{x1:g},{y1:g} reaches outside the picture, which is {width} x {height} pixels"
-            )
-    if boxes:
-        at = [[*points, box[:2], box[2:]] for box in boxes]
-        kinds = [*labels, TOP_LEFT, BOTTOM_RIGHT]
-    else:
-        at = [[*points, (0, 0)] if points else []]
-        kinds = [*labels, NOWHERE] if points else []
-    found = torch.tensor(at, dtype=torch.float64).view(len(at), -1, 2)
-    return found, torch.tensor(kinds, dtype=torch.long).expand(len(at), -1)

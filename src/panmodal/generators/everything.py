@@ -65,17 +65,16 @@ def cut_off(boxes: Tensor, crop: Crop, width: int, height: int) -> Tensor:
 def suppress(boxes: Tensor, scores: Tensor, most: float) -> Tensor:
     """Non-maximum suppression: the numbers of the boxes [M, 4] to keep, best first. A box goes if its IoU with one
     that is kept and scores higher is more than `most`."""
-    order = scores.argsort(descending=True, stable=True)
-    ends = boxes[order].double() - torch.tensor([0, 0, 1, 1], device=boxes.device)  # as published, see above
-    low = torch.maximum(ends[:, None, :2], ends[None, :, :2])
-    high = torch.minimum(ends[:, None, 2:], ends[None, :, 2:])
+    order = scores.argsort(descending=True, stable=True).cpu()
+    ends = boxes.cpu()[order].float() - torch.tensor([0, 0, 1, 1])  # as published: measured to the last pixel
+    low, high = torch.maximum(ends[:, None, :2], ends[:, :2]), torch.minimum(ends[:, None, 2:], ends[:, 2:])
     shared = (high - low).clamp(min=0).prod(dim=2)
     area = (ends[:, 2:] - ends[:, :2]).prod(dim=1)
-    alike = (shared / (area[:, None] + area - shared) > most).cpu()
+    alike = shared / (area[:, None] + area - shared) > most
     gone = torch.zeros(len(order), dtype=torch.bool)
     kept = []
-    for i in range(len(order)):
+    for i, others in enumerate(alike):
         if not gone[i]:
             kept.append(i)
-            gone |= alike[i]
-    return order[torch.tensor(kept, dtype=torch.long, device=order.device)]
+            gone |= others
+    return order[kept]

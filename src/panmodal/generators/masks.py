@@ -7,6 +7,7 @@ Shape legend, besides those of `transformer` and `encoders.grid`:
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from panmodal.cache import Source
 from panmodal.encoders.grid import ChannelNorm
+from panmodal.errors import InputError
 from panmodal.transformer import MLP, Attention, TransformerConfig
 
 # What a point of a prompt is. A box is two points, its corners; a prompt of points alone ends with a point NOWHERE.
@@ -22,6 +24,9 @@ NOWHERE, BACKGROUND, FOREGROUND, TOP_LEFT, BOTTOM_RIGHT = -1, 0, 1, 2, 3
 
 # Which masks are made: for a prompt that may mean several things three, or else one.
 SINGLE, SEVERAL, ALL = slice(0, 1), slice(1, None), slice(None)
+
+Point = tuple[float, float]  # x and y in pixels of the picture
+Box = tuple[float, float, float, float]  # x0, y0, x1, y1
 
 
 class PromptEncoder(nn.Module):
@@ -50,8 +55,8 @@ class PromptEncoder(nn.Module):
 
     def place(self, at: Tensor) -> Tensor:
         """x and y from 0 to 1, [..., 2] -> [..., D]: sines and cosines of random frequencies (Tancik et al., 2020)"""
-        turns = 2 * math.pi * ((2 * at.to(self.waves.dtype) - 1) @ self.waves)
-        return torch.cat([turns.sin(), turns.cos()], dim=-1)
+        turns = 2 * math.pi * ((2 * at - 1) @ self.waves.float())
+        return torch.cat([turns.sin(), turns.cos()], dim=-1).to(self.waves.dtype)
 
     def masks(self, logits: Tensor | None) -> Tensor:
         """What is added to the image features: for masks [P, 4R, 4C] of an earlier answer [P, R, C, D], or [1, D]"""
@@ -99,10 +104,7 @@ class TwoWayBlock(nn.Module):
 
     def forward(self, tokens: Tensor, image: Tensor, prompts: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
         """tokens [P, Q, D] with their positions, the prompts as they came; image [P or 1, R * C, D] with its own."""
-        if self.first:
-            tokens = self.attn(tokens)
-        else:
-            tokens = tokens + self.attn(tokens + prompts, Placed(tokens, prompts))
+        tokens = self.attn(tokens) if self.first else tokens + self.attn(tokens + prompts, Placed(tokens, prompts))
         tokens = self.attn_norm(tokens)
         tokens = self.cross_norm(tokens + self.cross(tokens + prompts, Placed(image, places)))
         tokens = self.mlp_norm(tokens + self.mlp(tokens))
@@ -116,9 +118,7 @@ class MaskDecoder(nn.Module):
     Attention between tokens and image is `narrowing` times narrower than the rest.
     """
 
-    def __init__(
-        self, config: TransformerConfig, narrowing: int, several: int, iou_dim: int, iou_depth: int
-    ) -> None:
+    def __init__(self, config: TransformerConfig, narrowing: int, several: int, iou_dim: int, iou_depth: int) -> None:
         super().__init__()
         dim = self.dim = config.dim
         across = replace(config, head_dim=dim // narrowing // config.heads)
@@ -153,7 +153,8 @@ def enlarged(layer: nn.ConvTranspose2d, x: Tensor) -> Tensor:
     """A transposed 2 x 2 convolution of stride 2 as a product, [..., D] -> [..., 4, out]: of each vector four,
     in reading order."""
     weight = layer.weight.permute(0, 2, 3, 1).flatten(1)  # [D, 4 * out]
-    return (x @ weight).unflatten(-1, (4, -1)) + layer.bias
+    assert layer.bias is not None
+    return (x @ weight).view(*x.shape[:-1], 4, -1) + layer.bias
 
 
 class Perceptron(nn.Module):
@@ -171,3 +172,33 @@ class Perceptron(nn.Module):
             x = F.relu(layer(x))
         out: Tensor = self.last(x)
         return out
+
+
+def as_prompts(
+    size: tuple[int, int], points: Sequence[Point], labels: Sequence[int] | None, boxes: Sequence[Box]
+) -> tuple[Tensor, Tensor]:
+    """Points [P, Q, 2] and their kinds [P, Q], of a prompt for each box, or else one; checked."""
+    width, height = size
+    labels = [FOREGROUND] * len(points) if labels is None else list(labels)
+    if len(labels) != len(points) or not {*labels} <= {BACKGROUND, FOREGROUND}:
+        raise InputError(f"each of the {len(points)} points needs a label, 1 on the thing or 0 beside it, not {labels}")
+    if points and len(boxes) > 1:
+        raise InputError(f"{len(points)} points go with one box, not with {len(boxes)}: segment one thing at a time")
+    for x, y in points:
+        if not (0 <= x < width and 0 <= y < height):
+            raise InputError(f"the point {x:g},{y:g} lies outside the picture, which is {width} x {height} pixels")
+    for x0, y0, x1, y1 in boxes:
+        if not (x0 < x1 and y0 < y1):
+            raise InputError(f"the box {x0:g},{y0:g},{x1:g},{y1:g} is empty; it needs x0 < x1 and y0 < y1")
+        if x0 < 0 or y0 < 0 or x1 > width or y1 > height:
+            raise InputError(
+                f"the box {x0:g},{y0:g},{x1:g},{y1:g} reaches outside the picture, which is {width} x {height} pixels"
+            )
+    if boxes:
+        at = [[*points, box[:2], box[2:]] for box in boxes]
+        kinds = [*labels, TOP_LEFT, BOTTOM_RIGHT]
+    else:
+        at = [[*points, (0, 0)] if points else []]
+        kinds = [*labels, NOWHERE] if points else []
+    found = torch.tensor(at, dtype=torch.float64).view(len(at), -1, 2)
+    return found, torch.tensor(kinds, dtype=torch.long).expand(len(at), -1)
