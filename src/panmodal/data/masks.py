@@ -16,11 +16,14 @@ from panmodal.errors import InputError
 TINTS = ((30, 144, 255), (255, 99, 71), (60, 179, 113), (255, 200, 0), (186, 85, 211), (0, 206, 209))
 
 
-def to_rle(mask: Tensor) -> dict[str, list[int]]:
+Mask = Tensor | np.ndarray[Any, np.dtype[np.bool_]]  # [H, W] bool
+
+
+def to_rle(mask: Mask) -> dict[str, list[int]]:
     """A mask [H, W] bool as COCO's uncompressed run lengths: `size` is height and width, `counts` how many pixels,
     column by column, are outside and inside in turn."""
     height, width = mask.shape
-    pixels = np.concatenate([[False], mask.cpu().numpy().T.ravel()])
+    pixels = np.concatenate([[False], np.asarray(mask).T.ravel()])
     ends = np.append(np.flatnonzero(pixels[1:] != pixels[:-1]), height * width)
     return {"size": [height, width], "counts": np.diff(ends, prepend=0).tolist()}
 
@@ -40,16 +43,16 @@ def from_rle(rle: Mapping[str, Any]) -> Tensor:
     return torch.from_numpy(np.repeat(inside, counts).reshape(width, height).T.copy())
 
 
-def to_picture(mask: Tensor) -> Pil.Image:
+def to_picture(mask: Mask) -> Pil.Image:
     """A mask [H, W] bool in black and white"""
-    return Pil.fromarray(mask.cpu().numpy().astype(np.uint8) * 255)
+    return Pil.fromarray(np.asarray(mask, np.uint8) * 255)
 
 
-def overlay(picture: Pil.Image, masks: Sequence[Tensor]) -> Pil.Image:
+def overlay(picture: Pil.Image, masks: Sequence[Mask]) -> Pil.Image:
     """The picture with each mask [H, W] bool tinted and outlined; the smallest lies on top."""
     pixels = np.asarray(picture, np.float32).copy()
     for mask, tint in zip(sorted(masks, key=lambda m: -int(m.sum())), cycle(TINTS)):
-        inside = mask.cpu().numpy()
+        inside = np.asarray(mask)
         padded = np.pad(inside, 1)
         core = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
         pixels[inside] = 0.5 * pixels[inside] + 0.5 * np.array(tint)

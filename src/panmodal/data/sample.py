@@ -179,7 +179,7 @@ class Batch:
     ids [B, T]; pad [B, T], True where a token is real, None if all are; labels [B, T], the token
     itself where it is to be learned and -100 elsewhere; images [N, 3, H, W] in reading order, whose
     vectors take the places where ids is the image token; regions [R, 5], the number of a picture
-    and a box in it, x0 y0 x1 y1 from 0 to 1.
+    and a box in it, x0 y0 x1 y1 from 0 to 1; masks [R, H, W] bool, one in each region.
     """
 
     ids: Tensor
@@ -187,6 +187,7 @@ class Batch:
     labels: Tensor | None = None
     images: Tensor | None = None
     regions: Tensor | None = None
+    masks: Tensor | None = None
 
     def to(self, device: str | torch.device) -> Batch:
         present = {f.name: t for f in fields(self) if (t := getattr(self, f.name)) is not None}

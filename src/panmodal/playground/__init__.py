@@ -21,6 +21,7 @@ from panmodal.playground.world import (
     SPLITS,
     Object,
     Scene,
+    crowded_scene,
     make_scene,
     single_object_scene,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "Scene",
     "boxes",
     "caption",
+    "crowded_scene",
     "make_scene",
     "masks",
     "questions",

@@ -15,6 +15,7 @@ from panmodal.data.sample import Batch, Image, Sample
 from panmodal.errors import InputError, suggest
 from panmodal.families.llava import Llava
 from panmodal.training.losses import contrastive_loss, next_token_loss, sigmoid_loss
+from panmodal.training.masks import Masks
 
 
 @dataclass(frozen=True)
@@ -304,6 +305,7 @@ OBJECTIVES: dict[str, Objective] = {
     "answers": NextToken(),
     "separate_answers": NextToken(apart=True),
     "text": NextToken(everything=True),
+    "masks": Masks(),
 }
 
 
