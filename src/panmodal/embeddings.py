@@ -96,7 +96,7 @@ class PatchEmbedding(nn.Module):
 
     def begin(self) -> None:
         """Positions that a new model can tell apart."""
-        self.positions.data[-(self.grid**2) :] = waves(self.grid, self.grid, self.positions.shape[1])
+        self.positions.data.flatten(0, -2)[-(self.grid**2) :] = waves(self.grid, self.grid, self.positions.shape[-1])
 
     def positions_for(self, rows: int, columns: int) -> Tensor:
         if (rows, columns) == (self.grid, self.grid):

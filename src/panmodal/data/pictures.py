@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image as Pil
 from PIL import ImageOps, UnidentifiedImageError
 from torch import Tensor
@@ -167,8 +168,47 @@ class ImageTransform:
         return picture.resize((width, height), Pil.Resampling(self.resample))
 
 
+class PaddedTransform(ImageTransform):
+    """As SAM has its pictures: the longer side fits, and what is then left, on the right or below, is zeros."""
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> PaddedTransform:
+        """Reads SAM's `preprocessor_config.json`."""
+        side = config.get("size", {}).get("longest_edge", 1024)
+        padded = config.get("pad_size", {"height": side, "width": side})
+        if not config.get("do_resize", True) or padded != {"height": side, "width": side}:
+            raise InputError(
+                f"preprocessor_config.json makes pictures {side} pixels long and pads them to {padded}; panmodal reads "
+                "squares of that length only"
+            )
+        exact = ImageTransform.from_config({**_SAM, **config, "size": padded, "do_pad": False})
+        return cls(**vars(exact))
+
+    def fitted(self, width: int, height: int) -> tuple[int, int]:
+        """The width and height that a picture has in the model's input"""
+        scale = self.width / max(width, height)
+        return int(width * scale + 0.5), int(height * scale + 0.5)
+
+    def __call__(self, pictures: Sequence[Pil.Image]) -> Tensor:
+        """RGB pictures of any sizes -> [N, 3, height, width] float32"""
+        out = torch.zeros(len(pictures), 3, self.height, self.width)
+        for filled, picture in zip(out, pictures, strict=True):
+            width, height = self.fitted(*picture.size)
+            exact = ImageTransform(height, width, None, self.resample, self.mean, self.std, self.scale)
+            filled[:, :height, :width] = exact([picture])[0]
+        return out
+
+    def masks(self, masks: Tensor) -> Tensor:
+        """Masks over a picture [M, H, W] bool -> over the model's input [M, height, width] bool"""
+        width, height = self.fitted(masks.shape[2], masks.shape[1])
+        out = torch.zeros(len(masks), self.height, self.width, dtype=torch.bool)
+        out[:, :height, :width] = F.interpolate(masks[None].byte(), (height, width), mode="nearest-exact")[0].bool()
+        return out
+
+
 _CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _HALF = {"image_mean": (0.5, 0.5, 0.5), "image_std": (0.5, 0.5, 0.5)}
+_SAM = {"image_mean": (0.485, 0.456, 0.406), "image_std": (0.229, 0.224, 0.225), "resample": 2}
 _DEFAULTS: dict[str, dict[str, Any]] = {  # what the published files may leave out
     "CLIP": {"size": {"shortest_edge": 224}, "do_center_crop": True, "image_mean": _CLIP_MEAN, "image_std": _CLIP_STD},
     "LlavaOnevision": {"size": {"height": 384, "width": 384}, "image_mean": _CLIP_MEAN, "image_std": _CLIP_STD},

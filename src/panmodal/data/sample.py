@@ -182,7 +182,8 @@ class Batch:
     vectors take the places where ids is the image token; for models that look at tiles, N are the tiles
     of all pictures, and sizes [pictures, 2] those by which they were cut; regions [R, 5], the number of a picture
     and a box in it, x0 y0 x1 y1 from 0 to 1; instructions, the text that a Q-Former reads with each picture;
-    media, by kind, what else goes with the pictures, [N, ...].
+    media, by kind, what else goes with the pictures, [N, ...]; masks [R, H, W] bool, one in each
+    region.
     """
 
     ids: Tensor
@@ -192,6 +193,7 @@ class Batch:
     sizes: Tensor | None = None
     regions: Tensor | None = None
     instructions: Batch | None = None
+    masks: Tensor | None = None
     media: Mapping[str, Tensor] = field(default_factory=dict)
 
     def to(self, device: str | torch.device) -> Batch:

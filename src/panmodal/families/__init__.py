@@ -19,6 +19,7 @@ from panmodal.families.clip import Contrastive
 from panmodal.families.imagebind import Binding
 from panmodal.families.language import LanguageChat
 from panmodal.families.llava import LlavaChat, compose
+from panmodal.families.sam import Segmenter
 from panmodal.families.towers import ImageTower, TextTower
 
 # model_type in config.json, or an architecture that means something else by it -> the family that reads it.
@@ -32,6 +33,7 @@ FAMILIES: dict[str, type[Family[Any]]] = {
     "Blip2ForImageTextRetrieval": Blip2Retrieval,
     "instructblip": InstructBlipChat,
     "imagebind": Binding,
+    "sam": Segmenter,
     "clip_vision_model": ImageTower,
     "siglip_vision_model": ImageTower,
     "vit": ImageTower,
@@ -94,6 +96,7 @@ __all__ = [
     "InstructBlipChat",
     "LanguageChat",
     "LlavaChat",
+    "Segmenter",
     "TextTower",
     "bootstrap",
     "compose",

@@ -9,17 +9,19 @@ import numpy as np
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
+from panmodal.data.masks import to_rle
 from panmodal.data.media import Audio, Depth
 from panmodal.data.sample import Image, Sample, assistant, user
 from panmodal.data.tokens import THINKING, Tokenizer
 from panmodal.playground.questions import KINDS, Question, questions
-from panmodal.playground.render import boxes, render
+from panmodal.playground.render import boxes, masks, render
 from panmodal.playground.sound import RATE, depth, sound
 from panmodal.playground.words import LEVELS, at, caption, full_name, one, region
 from panmodal.playground.world import (
     HELD_OUT,
     SEEN,
     Scene,
+    crowded_scene,
     make_scene,
     pick,
     random_source,
@@ -90,6 +92,12 @@ def digit_sample(seed: int, split: str = "train") -> Sample:
     listed = list(zip(scene.objects, _objects(scene), strict=True))
     with_digit, without = [said for o, said in listed if o.digit], [said for o, said in listed if not o.digit]
     return Sample((user(Image(render(scene))),), {"objects": with_digit + without[:1]})
+
+
+def segment_sample(seed: int, split: str = "train") -> Sample:
+    """A picture of objects that may overlap, and the mask of what is seen of each, in run lengths."""
+    scene = crowded_scene(seed, split)
+    return Sample((user(Image(render(scene))),), {"masks": [to_rle(mask) for mask in masks(scene)]})
 
 
 def _fullest(scenes: Iterable[Scene]) -> Scene:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from random import Random
 from typing import TypeVar
 
@@ -18,6 +19,7 @@ T = TypeVar("T")
 WORLD = 96  # units along a side; one pixel each in a picture of the default size
 MAX_OBJECTS = 6
 GAP = 2  # least distance between two objects, and to the picture's edge
+CROWDED = (0.5, 0.8)  # of the sum of two radii: how near centres may come in a crowd, and two of them do
 
 COLOURS = {
     "red": (222, 52, 50),
@@ -110,16 +112,29 @@ def make_scene(seed: int, split: str = "train") -> Scene:
     `train` and `test` hold the same kinds of things under seeds that do not meet; every scene of
     `held-out` has at least one object whose colour and shape never occur together in `train`.
     """
-    if split not in SPLITS:
-        raise InputError(f"unknown split {split!r}{suggest(split, SPLITS)}")
-    rng = random_source("scene", split, seed)
-    pairs = PAIRS if split == "held-out" else SEEN
+    rng, pairs = random_source("scene", split, seed), _pairs(split)
     of_theme = between(rng, 0, 4)
     total = pick(rng, [n for n, chance in enumerate(OBJECTS_GIVEN_THEME[of_theme], 1) for _ in range(chance)])
     while True:
         theme, drawn = _draw_all(rng, pairs, of_theme, total)
         if split != "held-out" or any((d["colour"], d["shape"]) in HELD_OUT for d in drawn):
             return Scene(_place(rng, drawn), pick(rng, tuple(BACKGROUNDS)), theme, split, seed)
+
+
+def crowded_scene(seed: int, split: str = "train") -> Scene:
+    """A scene of two to six objects, of which some overlap: the later hides up to about half of the earlier, which is
+    of another colour, so that its edge can be seen. Seeds and splits are as for `make_scene`."""
+    rng, pairs = random_source("crowded", split, seed), _pairs(split)
+    least, near = CROWDED
+    while True:
+        drawn = [_draw(rng, pairs) for _ in range(between(rng, 2, MAX_OBJECTS))]
+        objects = _place(rng, drawn, least)
+        overlap = any(
+            (a.x - b.x) ** 2 + (a.y - b.y) ** 2 < (near * (a.radius + b.radius)) ** 2
+            for a, b in combinations(objects, 2)
+        )
+        if overlap and (split != "held-out" or any((o.colour, o.shape) in HELD_OUT for o in objects)):
+            return Scene(objects, pick(rng, tuple(BACKGROUNDS)), {}, split, seed)
 
 
 def single_object_scene(seed: int, colour: str, shape: str) -> Scene:
@@ -132,6 +147,13 @@ def scene_of(seed: int, pairs: Sequence[tuple[str, str]]) -> Scene:
     rng = random_source("single", *(value for pair in pairs for value in pair), seed)
     drawn = [{"size": pick(rng, VALUES["size"]), "colour": colour, "shape": shape} for colour, shape in pairs]
     return Scene(_place(rng, drawn), pick(rng, tuple(BACKGROUNDS)), {}, "single", seed)
+
+
+def _pairs(split: str) -> Sequence[tuple[str, str]]:
+    """The colours and shapes of a split's objects"""
+    if split not in SPLITS:
+        raise InputError(f"unknown split {split!r}{suggest(split, SPLITS)}")
+    return PAIRS if split == "held-out" else SEEN
 
 
 def _draw_all(rng: Random, pairs: Sequence[tuple[str, str]], of_theme: int, total: int) -> tuple[Filter, list[Filter]]:
@@ -155,17 +177,22 @@ def _fits(attributes: Filter, theme: Filter) -> bool:
     return all(attributes[a] == v for a, v in theme.items())
 
 
-def _place(rng: Random, drawn: list[Filter]) -> tuple[Object, ...]:
-    """Gives every object a radius, a place of its own, a tint and perhaps a digit."""
+def _place(rng: Random, drawn: list[Filter], nearest: float = 1.0) -> tuple[Object, ...]:
+    """Gives every object a radius, a place of its own, a tint and perhaps a digit. Centres of objects of unlike
+    colours may come as near as `nearest` times the sum of their radii."""
     ordered = sorted(drawn, key=lambda d: d["size"])  # "large" before "small", while there is room
     while True:
         discs: list[tuple[int, int, int]] = []
         for attributes in ordered:
             radius = between(rng, *SIZES[attributes["size"]])
+            shares = [1.0 if attributes["colour"] == other["colour"] else nearest for other in ordered]
             low, high = radius + GAP, WORLD - radius - GAP
             for _ in range(30):
                 x, y = between(rng, low, high), between(rng, low, high)
-                if all((x - ox) ** 2 + (y - oy) ** 2 >= (radius + r + GAP) ** 2 for ox, oy, r in discs):
+                if all(
+                    (x - ox) ** 2 + (y - oy) ** 2 >= (share * (radius + r) + GAP) ** 2
+                    for share, (ox, oy, r) in zip(shares, discs, strict=False)
+                ):
                     discs.append((x, y, radius))
                     break
         if len(discs) == len(ordered):

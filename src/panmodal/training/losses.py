@@ -1,4 +1,4 @@
-"""Losses: contrastive, sigmoid, and next token."""
+"""Losses: contrastive, sigmoid, next token, and of masks."""
 
 from __future__ import annotations
 
@@ -38,3 +38,19 @@ def next_token_loss(hidden: Tensor, labels: Tensor, head: Callable[[Tensor], Ten
     """
     learned = labels[:, 1:] != IGNORED
     return F.cross_entropy(head(hidden[:, :-1][learned]).float(), labels[:, 1:][learned])
+
+
+def focal_loss(logits: Tensor, target: Tensor, gamma: float = 2.0, alpha: float = 0.25) -> Tensor:
+    """Cross-entropy of a mask's pixels that counts little where they are right already (Lin et al., 2017), and the
+    inside `alpha` to the outside's 1 - `alpha`: logits [..., H, W], target of as many or fewer masks -> [...], means"""
+    target = target.to(logits.dtype).expand_as(logits)
+    wrong = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    weight = alpha * target + (1 - alpha) * (1 - target)
+    return (weight * (1 - torch.exp(-wrong)) ** gamma * wrong).flatten(-2).mean(dim=-1)
+
+
+def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """One less twice the shared area over the sum of areas, of a mask as probable as it is (Milletari et al., 2016):
+    logits [..., H, W], target of as many or fewer masks -> [...]"""
+    odds, target = logits.sigmoid().flatten(-2), target.to(logits.dtype).flatten(-2)
+    return 1 - (2 * (odds * target).sum(dim=-1) + 1) / (odds.sum(dim=-1) + target.sum(dim=-1) + 1)

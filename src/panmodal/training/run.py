@@ -44,6 +44,7 @@ SOURCES: dict[str, Source] = {
     "playground/singles": Playground(speech.single_sample),
     "playground/regions": Playground(speech.region_sample),
     "playground/digits": Playground(speech.digit_sample),
+    "playground/segments": Playground(speech.segment_sample),
     "playground/lookups": Playground(partial(speech.instruction_sample, kinds=speech.ONE)),
     "playground/conversations": Playground(speech.instruction_sample),
     "playground/thoughts": Playground(speech.thought_sample),

@@ -16,6 +16,7 @@ from panmodal.errors import InputError, suggest
 from panmodal.language import logits_of
 from panmodal.training.anchored import Anchored
 from panmodal.training.losses import contrastive_loss, next_token_loss, sigmoid_loss
+from panmodal.training.masks import Masks
 from panmodal.training.representation import representation_loss
 
 
@@ -321,6 +322,7 @@ OBJECTIVES: dict[str, Objective] = {
     "separate_answers": NextToken(apart=True),
     "text": NextToken(everything=True),
     "anchored": Anchored(),
+    "masks": Masks(),
 }
 
 

@@ -1,0 +1,244 @@
+"""Visually prompted: points, boxes and masks in, masks out (SAM, Kirillov et al., 2023)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from panmodal.checkpoints import sam as published
+from panmodal.checkpoints.names import Names
+from panmodal.checkpoints.parts import Config
+from panmodal.data.masks import to_rle
+from panmodal.data.pictures import PaddedTransform
+from panmodal.data.processor import Processor
+from panmodal.data.sample import Image
+from panmodal.encoders import GridEncoder
+from panmodal.errors import CheckpointError, InputError
+from panmodal.families.base import Family
+from panmodal.generators import MaskDecoder, PromptEncoder
+from panmodal.generators.everything import Crop, boxes_around, crops, cut_off, point_grid, stability, suppress
+from panmodal.generators.masks import FOREGROUND, NOWHERE, SEVERAL, SINGLE, Box, Point, as_prompts
+
+CLICKS, MASKS = 64, 16  # in the decoder, and at full size, at a time
+
+
+class Sam(nn.Module):
+    """A picture is encoded once; each prompt about it then costs the decoder alone."""
+
+    def __init__(self, encoder: GridEncoder, prompts: PromptEncoder, decoder: MaskDecoder) -> None:
+        super().__init__()
+        self.encoder, self.prompts, self.decoder = encoder, prompts, decoder
+
+    def encode(self, images: Tensor) -> Tensor:
+        """images [B, 3, height, width] -> features [B, R, C, D]"""
+        out: Tensor = self.encoder(images)
+        return out
+
+    def decode(
+        self, features: Tensor, points: Tensor, kinds: Tensor, masks: Tensor | None = None, which: slice = SEVERAL
+    ) -> tuple[Tensor, Tensor]:
+        """Features [P, R, C, D], or [1, R, C, D] of one picture for all prompts; points [P, Q, 2] in pixels of the
+        model's input; kinds [P, Q]; masks [P, 4R, 4C], logits of an earlier answer
+        -> logits [P, M, 4R, 4C], predicted IoU [P, M]"""
+        places = self.prompts.grid(*features.shape[1:3])
+        out: tuple[Tensor, Tensor] = self.decoder(
+            features + self.prompts.masks(masks), places, self.prompts.points(points, kinds), which
+        )
+        return out
+
+    def forward(
+        self, images: Tensor, points: Tensor, kinds: Tensor, masks: Tensor | None = None, which: slice = SEVERAL
+    ) -> tuple[Tensor, Tensor]:
+        """images [B, 3, height, width] and a prompt for each -> logits [B, M, 4R, 4C], predicted IoU [B, M]"""
+        return self.decode(self.encode(images), points, kinds, masks, which)
+
+
+@dataclass(frozen=True)
+class ImageEmbedding:
+    """A picture as the encoder sees it: features [1, R, C, D], and its width and height in pixels."""
+
+    features: Tensor
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """The answer to a prompt: `masks` [M, H, W] bool; `scores` [M], the IoU that the model expects each to have;
+    `logits` [M, h, w], of low resolution, one of which may go along with the next prompt as its `mask`."""
+
+    masks: Tensor
+    scores: Tensor
+    logits: Tensor
+
+    @property
+    def best(self) -> int:
+        """The number of the mask with the highest score"""
+        return int(self.scores.argmax())
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One of the masks of everything in a picture: `mask` [H, W] bool; `box` x0 y0 x1 y1 in pixels, x1 and y1
+    exclusive; `area` in pixels; `score`, the IoU that the model expects; `stability`, from 0 to 1."""
+
+    mask: Tensor
+    box: tuple[int, int, int, int]
+    area: int
+    score: float
+    stability: float
+
+    @property
+    def rle(self) -> dict[str, list[int]]:
+        """The mask as COCO's uncompressed run lengths"""
+        return to_rle(self.mask)
+
+
+class Segmenter(Family[Sam]):
+    """Makes masks of what points, boxes and masks mean in a picture."""
+
+    @staticmethod
+    def build(config: Config) -> tuple[Sam, Names]:
+        encoder, prompts, decoder, names = published.read(config)
+        return Sam(encoder, prompts, decoder), names
+
+    @classmethod
+    def fresh(cls, config: Mapping[str, Any], files: Mapping[str, bytes]) -> Self:
+        """Frequencies and learned tokens begin as loud as what is added to them."""
+        family = super().fresh(config, files)
+        prompts, decoder = family.model.prompts, family.model.decoder
+        for parameter in (prompts.waves, prompts.nowhere, *prompts.kinds, decoder.iou_token, decoder.mask_tokens):
+            nn.init.normal_(parameter)
+        return family
+
+    def make_processor(self) -> Processor:
+        transform = PaddedTransform.from_config(self.checkpoint.image_processor)
+        if transform.width != self.model.prompts.image_size:
+            raise CheckpointError(
+                f"preprocessor_config.json makes pictures of {transform.width} pixels, config.json has the model read "
+                f"{self.model.prompts.image_size}"
+            )
+        return Processor(images=transform)
+
+    @property
+    def transform(self) -> PaddedTransform:
+        transform = self.processor.images
+        assert isinstance(transform, PaddedTransform)
+        return transform
+
+    @torch.inference_mode()
+    def embed_image(self, image: Image) -> ImageEmbedding:
+        """What `segment` accepts in the picture's place, so that further prompts cost the decoder alone."""
+        pixels = self.processor.pictures([image]).to(self.device, self.dtype)
+        return ImageEmbedding(self.model.encode(pixels), image.pixels.size)
+
+    @torch.inference_mode()
+    def segment(
+        self,
+        image: Image | ImageEmbedding,
+        points: Sequence[Point] = (),
+        labels: Sequence[int] | None = None,
+        boxes: Sequence[Box] | None = None,
+        mask: Tensor | None = None,
+        several: bool | None = None,
+    ) -> Segmentation:
+        """Masks of what a prompt means: points, with `labels` 1 on it (the default) and 0 beside it; a box; one of
+        the `logits` of an earlier answer; or these together. Several boxes are a prompt each.
+
+        Each prompt has one mask, or `several`, three, by default where it is a single point, which may mean a thing
+        or a part of it. Raises InputError for no prompt, a point outside the picture or an empty box.
+        """
+        seen = image if isinstance(image, ImageEmbedding) else self.embed_image(image)
+        at, kinds = as_prompts(seen.size, points, labels, boxes or ())
+        if mask is not None:
+            side = 4 * seen.features.shape[1]
+            if mask.shape != (side, side) or len(at) > 1:
+                raise InputError(
+                    f"a mask prompt is the logits of one mask, [{side}, {side}], with at most one box; "
+                    f"it is {list(mask.shape)} with {len(at)}"
+                )
+            mask = mask[None].to(self.device, self.dtype)
+        elif not at.numel():
+            raise InputError("there is no prompt: give points, boxes or a mask, or segment everything")
+        if several is None:
+            several = len(points) == 1 and not boxes and mask is None
+        which = SEVERAL if several else SINGLE
+        at, kinds = self._to_input(at, seen.size), kinds.to(self.device)
+        logits, scores = self.model.decode(seen.features, at, kinds, mask, which)
+        logits, scores = logits.flatten(0, 1), scores.flatten()
+        masks = self._full(logits, seen.size) > 0
+        return Segmentation(masks.cpu(), scores.float().cpu(), logits.float().cpu())
+
+    @torch.inference_mode()
+    def segment_everything(
+        self,
+        image: Image,
+        *,
+        points_per_side: int = 32,
+        min_score: float = 0.88,
+        min_stability: float = 0.95,
+        max_overlap: float = 0.7,
+        crop_layers: int = 0,
+    ) -> list[Segment]:
+        """Masks of all things in a picture, best first.
+
+        A grid of clicks has three masks each; those are kept whose predicted IoU and stability are high enough
+        and whose box does not overlap a better one's by more than `max_overlap` (IoU). `crop_layers` = n does the same
+        again in 4, 16, ... 4 ** n crops, for what is small; a mask from a smaller crop is taken to be the better.
+        """
+        found: list[tuple[Crop, Segment]] = []
+        for crop in crops(*image.pixels.size, crop_layers):
+            segments = self._everything_in(image, crop, points_per_side, min_score, min_stability, max_overlap)
+            found += [(crop, segment) for segment in segments]
+        if crop_layers and found:
+            boxes = torch.tensor([segment.box for _, segment in found])
+            smallness = torch.tensor([-(x1 - x0) * (y1 - y0) for (x0, y0, x1, y1), _ in found])
+            found = [found[i] for i in suppress(boxes, smallness, max_overlap).tolist()]
+        return sorted((segment for _, segment in found), key=lambda segment: -segment.score)
+
+    def _everything_in(
+        self, image: Image, crop: Crop, points_per_side: int, min_score: float, min_stability: float, max_overlap: float
+    ) -> list[Segment]:
+        """Masks, over the whole picture, of the things in a crop of it"""
+        picture = image.pixels
+        seen = self.embed_image(Image(picture.crop(crop)))
+        clicks = point_grid(points_per_side)[:, None] * torch.tensor(seen.size)
+        kinds = torch.tensor([[FOREGROUND, NOWHERE]])
+        kept: list[tuple[Tensor, ...]] = []  # logits, score, stability and box of a few masks each
+        for at in torch.split(F.pad(clicks, (0, 0, 0, 1)), CLICKS):
+            logits, scores = self.model.decode(
+                seen.features, self._to_input(at, seen.size), kinds.expand(len(at), -1).to(self.device)
+            )
+            likely = scores > min_score
+            for few in zip(torch.split(logits[likely], MASKS), torch.split(scores[likely], MASKS), strict=True):
+                full = self._full(few[0], seen.size)
+                steady, boxes = stability(full), boxes_around(full > 0)
+                boxes = boxes + boxes.new_tensor(crop[:2] * 2)
+                good = (steady > min_stability) & ~cut_off(boxes, crop, *picture.size)
+                kept.append((few[0][good], few[1][good], steady[good], boxes[good]))
+        if not kept:
+            return []
+        logits, scores, steady, boxes = (torch.cat(column) for column in zip(*kept, strict=True))
+        segments = []
+        for i in suppress(boxes, scores, max_overlap).tolist():
+            x0, y0, x1, y1 = crop
+            mask = torch.zeros(picture.height, picture.width, dtype=torch.bool)
+            mask[y0:y1, x0:x1] = (self._full(logits[i : i + 1], seen.size)[0] > 0).cpu()
+            x0, y0, x1, y1 = boxes[i].tolist()
+            segments.append(Segment(mask, (x0, y0, x1, y1), int(mask.sum()), float(scores[i]), float(steady[i])))
+        return segments
+
+    def _to_input(self, at: Tensor, size: tuple[int, int]) -> Tensor:
+        """Points of a picture, [..., 2], as points of the model's input"""
+        scale = torch.tensor(self.transform.fitted(*size), dtype=torch.float64) / torch.tensor(size)
+        return (at * scale).to(self.device, torch.float32)
+
+    def _full(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
+        """Masks of low resolution [M, h, w] over the picture [M, H, W]; what was padded is cut off."""
+        side, (width, height) = self.transform.width, self.transform.fitted(*size)
+        padded = F.interpolate(logits[None].float(), (side, side), mode="bilinear")[..., :height, :width]
+        return F.interpolate(padded, size[::-1], mode="bilinear")[0]
