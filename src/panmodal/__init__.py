@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from panmodal.errors import CheckpointError, InputError, PanmodalError, TrainingError
     from panmodal.evaluation import evaluate
     from panmodal.families import compose, load
+    from panmodal.families.flamingo import flamingo
     from panmodal.training.run import run_recipe as train
 
 __version__ = "0.1.0"
@@ -30,6 +31,7 @@ _HOMES = {
     "errors": ("CheckpointError", "InputError", "PanmodalError", "TrainingError"),
     "evaluation": ("evaluate",),
     "families": ("compose", "load"),
+    "families.flamingo": ("flamingo",),
     "training.run": ("train",),
 }
 _WHERE = {name: home for home, names in _HOMES.items() for name in names}
@@ -37,7 +39,7 @@ _CALLED = {"train": "run_recipe"}  # at home, where `train` is the loop within
 
 __all__ = [
     "CheckpointError", "Image", "InputError", "Message", "PanmodalError", "Sample", "Text", "TrainingError",
-    "assistant", "compose", "evaluate", "load", "system", "train", "user",
+    "assistant", "compose", "evaluate", "flamingo", "load", "system", "train", "user",
 ]  # fmt: skip
 
 

@@ -47,6 +47,10 @@ KNOWN = {
     "Qwen/Qwen3-8B": "Qwen3",
     "llava-hf/llava-1.5-7b-hf": "LLaVA-1.5",
     "llava-hf/llava-1.5-13b-hf": "LLaVA-1.5",
+    "HuggingFaceM4/idefics-9b": "IDEFICS",
+    "HuggingFaceM4/idefics-9b-instruct": "IDEFICS",
+    "HuggingFaceM4/idefics-80b": "IDEFICS",
+    "HuggingFaceM4/idefics-80b-instruct": "IDEFICS",
 }
 
 
@@ -81,7 +85,7 @@ def _download(repository: str, revision: str | None, allow_pickle: bool, known: 
 
     wanted = ["config.json", "*.safetensors", "model.safetensors.index.json", *SIDECARS]
     if allow_pickle:
-        wanted += ["pytorch_model*.bin"]
+        wanted += ["pytorch_model*.bin", "checkpoint.pt"]
     where = f"{repository}@{revision}" if revision else repository
     try:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=wanted))

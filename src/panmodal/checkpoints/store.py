@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -141,18 +141,24 @@ def _unpickled(folder: Path, allow_pickle: bool) -> dict[str, Stored]:
     pickles = sorted(folder.glob("pytorch_model*.bin"))
     if not pickles:
         raise CheckpointError(f"{folder} has no model.safetensors")
+    return {name: Stored(tuple(t.shape), t.clone) for name, t in unpickle(pickles, allow_pickle).items()}
+
+
+def unpickle(files: Sequence[Path], allow_pickle: bool) -> dict[str, Any]:
+    """What pickles of plain tensors by name hold, together. Raises CheckpointError for others, and unless
+    `allow_pickle`."""
     if not allow_pickle:
         raise CheckpointError(
-            f"{pickles[0]} is a pickle, which can carry code; save it as safetensors, or, if you trust its "
+            f"{files[0]} is a pickle, which can carry code; save it as safetensors, or, if you trust its "
             "source, ask for it with allow_pickle=True (--allow-pickle)"
         )
-    tensors: dict[str, Tensor] = {}
-    for file in pickles:
+    content: dict[str, Any] = {}
+    for file in files:
         try:
-            tensors |= torch.load(file, map_location="cpu", weights_only=True)
+            content |= torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # whatever a hostile or broken pickle raises
             raise CheckpointError(f"{file} cannot be read as plain weights: {error}") from None
-    return {name: Stored(tuple(t.shape), t.clone) for name, t in tensors.items()}
+    return content
 
 
 def load_weights(

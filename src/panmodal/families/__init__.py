@@ -13,6 +13,7 @@ from panmodal.errors import CheckpointError, suggest
 from panmodal.families.base import Family
 from panmodal.families.chat import Chat
 from panmodal.families.clip import Contrastive
+from panmodal.families.flamingo import FlamingoChat
 from panmodal.families.language import LanguageChat
 from panmodal.families.llava import LlavaChat, compose
 from panmodal.families.towers import ImageTower, TextTower
@@ -22,6 +23,8 @@ FAMILIES: dict[str, type[Family[Any]]] = {
     "clip": Contrastive,
     "siglip": Contrastive,
     "llava": LlavaChat,
+    "flamingo": FlamingoChat,
+    "idefics": FlamingoChat,
     "clip_vision_model": ImageTower,
     "siglip_vision_model": ImageTower,
     "vit": ImageTower,
@@ -70,6 +73,7 @@ __all__ = [
     "Chat",
     "Contrastive",
     "Family",
+    "FlamingoChat",
     "ImageTower",
     "LanguageChat",
     "LlavaChat",

@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar
 import torch
 from torch import Tensor, nn
 
-from panmodal.cache import Cache
+from panmodal.cache import Cache, Source
 from panmodal.data.processor import Encoded, pad_rows
 from panmodal.data.sample import Image, Message, as_conversation, assistant
 from panmodal.data.template import PLAIN
@@ -50,6 +50,11 @@ class Chat(Family[M]):
     def vectors(self, ids: Tensor, images: Tensor | None) -> Tensor:
         """ids [B, T], vectors of their pictures [N, P, D] -> [B, T, D]"""
 
+    def source(self, ids: Tensor, images: Sequence[Image]) -> Source | None:
+        """ids [B, S] of whole prompts, and all their pictures in reading order -> what cross-attention looks at, in
+        the families that have it"""
+        return None
+
     def reply(self, said: str | Message | Iterable[Message], *, thoughts: bool = False, **options: Any) -> Message:
         """The assistant's answer to a question, a message or a conversation.
 
@@ -71,9 +76,10 @@ class Chat(Family[M]):
         fresh = [image for image, first in zip(encoded.images, self._firsts(encoded), strict=True) if first >= known]
         with torch.inference_mode():
             x = self.vectors(ids[:, known:], self._look(fresh))
+            source = self.source(ids, encoded.images)
         text = self._pieces(encoded, sampling, thoughts)
         chosen: list[int] = []
-        for token in generate(self.language, ids, x, sampling, self._ends, cache=cache):
+        for token in generate(self.language, ids, x, sampling, self._ends, cache=cache, source=source):
             chosen.append(int(token))
             yield from text.add(int(token))
             if text.stopped:
@@ -90,8 +96,9 @@ class Chat(Family[M]):
             batch = pad_rows([e.ids for e in encoded], self.processor.tokenizer.pad_id, left=True).to(self.device)
             sampling = self._sampling(options, batch.ids.shape[1])
             with torch.inference_mode():
-                x = self.vectors(batch.ids, self._look([image for e in encoded for image in e.images]))
-            tokens = generate(self.language, batch.ids, x, sampling, self._ends, batch.pad)
+                images = [image for e in encoded for image in e.images]
+                x, source = self.vectors(batch.ids, self._look(images)), self.source(batch.ids, images)
+            tokens = generate(self.language, batch.ids, x, sampling, self._ends, batch.pad, source=source)
             for asked, row in zip(encoded, torch.stack(list(tokens), dim=1).tolist(), strict=True):
                 text = self._pieces(asked, sampling, thoughts=False)
                 pieces = [piece for token in row if not text.stopped for piece in text.add(token)]
@@ -174,9 +181,10 @@ class Chat(Family[M]):
         if new:
             found = dict(zip(new, self.encode_images(list(new.values())), strict=True))
         vectors = [found[i.key] if i.key in found else self._vectors[i.key, weights] for i in images]
-        for key, vector in found.items():
-            self._vectors[key, weights] = vector
-        while len(self._vectors) > KEPT_PICTURES:
+        for image, vector in zip(images, vectors, strict=True):
+            self._vectors[image.key, weights] = vector
+            self._vectors.move_to_end((image.key, weights))
+        while len(self._vectors) > max(KEPT_PICTURES, len(images)):
             self._vectors.popitem(last=False)
         return torch.stack(vectors)
 

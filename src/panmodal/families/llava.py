@@ -21,6 +21,7 @@ from panmodal.data.sample import Image
 from panmodal.data.template import ChatTemplate
 from panmodal.data.tokens import Tokenizer
 from panmodal.encoders import ImageEncoder
+from panmodal.encoders.image import features_only
 from panmodal.errors import CheckpointError, InputError
 from panmodal.families.base import Family
 from panmodal.families.chat import Chat
@@ -134,12 +135,6 @@ class LlavaChat(Chat[Llava]):
 
     def vectors(self, ids: Tensor, images: Tensor | None) -> Tensor:
         return self.model.vectors(ids, images)
-
-
-def features_only(encoder: ImageEncoder) -> ImageEncoder:
-    """An encoder whose last norm and pooling are not used."""
-    encoder.body.norm, encoder.pool = nn.Identity(), nn.Identity()
-    return encoder
 
 
 PROJECTOR_NAMES: dict[str, Names] = {  # published for the MLP; the others follow its manner
