@@ -26,7 +26,8 @@ class GatedLayer(nn.Module):
         """x [B, T, D] -> [B, T, D]; without a source there is nothing to look at, and the MLP alone acts."""
         if source is not None:
             x = x + self.attn_gate.tanh() * self.attn(self.attn_norm(x), source)
-        return x + self.mlp_gate.tanh() * self.mlp(self.mlp_norm(x))
+        out: Tensor = x + self.mlp_gate.tanh() * self.mlp(self.mlp_norm(x))
+        return out
 
 
 class GatedBlock(Block):

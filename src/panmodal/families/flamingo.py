@@ -175,7 +175,7 @@ def flamingo(
     rows = len(new[words]) if words in new else max(token + 1, len(tensors[words]))
     if token >= rows:
         raise CheckpointError(f"the checkpoint knows {rows} words, and <image> is number {token} of this tokenizer")
-    tensors |= {name: _with_rows(tensors[name], rows) for name in (words, *head) if name in tensors}
+    tensors |= {name: _with_rows(tensors[name], rows) for name in (words, head) if name in tensors}
     config = {
         "model_type": "flamingo",
         "vision_config": seen,
@@ -187,7 +187,8 @@ def flamingo(
     with torch.device("meta"):
         model, names = FlamingoChat.build(config)
     if checkpoint is None:
-        fresh = nn.ModuleDict(zip(("resampler", "gates"), new_parts(config, tower.dim, blocks), strict=True))
+        resampler, gates = new_parts(config, tower.dim, blocks)
+        fresh = nn.ModuleDict({"resampler": resampler, "gates": gates})
         initialise(fresh)
         new = published_weights(fresh, Checkpoint(config, settle(names)))
     stored = {name: Stored(tuple(tensor.shape), tensor.detach) for name, tensor in (tensors | new).items()}
