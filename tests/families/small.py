@@ -8,6 +8,7 @@ import torch
 
 from panmodal.data.processor import Processor
 from panmodal.families import FAMILIES, Family, compose
+from panmodal.families.flamingo import Flamingo, flamingo
 from panmodal.playground.speech import CHAT_TEMPLATE, tokenizer
 from panmodal.transformer import initialise
 
@@ -24,6 +25,15 @@ CONFIGS = {
     "qwen3": dict(model_type="qwen3", num_key_value_heads=2, head_dim=8, **SPOKEN),
     "gpt2": dict(model_type="gpt2", n_embd=32, n_layer=2, n_head=4, vocab_size=344, n_positions=256),
     "opt": dict(model_type="opt", ffn_dim=64, word_embed_proj_dim=32, **SPOKEN),
+    "idefics": dict(
+        model_type="idefics",
+        vision_config={**{k: v for k, v in SEEN.items() if k != "hidden_size"}, "embed_dim": 32},
+        use_resampler=True,
+        perceiver_config=dict(resampler_n_latents=4, resampler_depth=1, resampler_n_heads=4, resampler_head_dim=8),
+        qk_layer_norms=True,
+        cross_layer_interval=2,
+        **{**SPOKEN, "tie_word_embeddings": False},
+    ),
     "vit": dict(model_type="vit", **SEEN),
     "dinov2": dict(model_type="dinov2", **SEEN),
     "bert": dict(model_type="bert", **{k: v for k, v in READ.items() if k != "eos_token_id"}),
@@ -31,9 +41,11 @@ CONFIGS = {
 
 
 def small(name: str, std: float = 0.1) -> Family:
-    """`name`: a key of CONFIGS, or `llava` (with `-linear`, `-pixel_shuffle`), composed of two."""
+    """`name`: a key of CONFIGS, or `flamingo` or `llava` (with `-linear`, `-pixel_shuffle`), composed of two."""
     torch.manual_seed(0)
-    if name.startswith("llava"):
+    if name == "flamingo":
+        family = flamingo(small("clip", std), small("llama", std), every=2, latents=4, depth=1, heads=4, head_dim=8)
+    elif name.startswith("llava"):
         connector = name.partition("-")[2] or "mlp"
         family = compose(small("clip", std), connector, small("llama", std))
     else:
@@ -45,10 +57,14 @@ def small(name: str, std: float = 0.1) -> Family:
             files = {"preprocessor_config.json": files["preprocessor_config.json"]}
         family = FAMILIES[config["model_type"]].fresh(config, files)
     initialise(family.model, std)
+    if isinstance(family.model, Flamingo):
+        for gate in family.model.gates:  # which begin closed
+            gate.attn_gate.data.fill_(0.5)
+            gate.mlp_gate.data.fill_(0.5)
     assert isinstance(family.processor, Processor)
     return family
 
 
-NAMES = [*CONFIGS, "llava", "llava-linear", "llava-pixel_shuffle"]
-CHATS = ["llama", "qwen3", "gpt2", "opt", "llava", "llava-pixel_shuffle"]
+NAMES = [*CONFIGS, "flamingo", "llava", "llava-linear", "llava-pixel_shuffle"]
+CHATS = ["llama", "qwen3", "gpt2", "opt", "idefics", "flamingo", "llava", "llava-pixel_shuffle"]
 EMBEDDERS = ["clip", "siglip", "vit", "dinov2", "bert"]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 import transformers as tf
+from PIL import Image as Pil
 
 import panmodal as pm
+from panmodal.data.pictures import ImageTransform
 from panmodal.generate import Sampling, generate
 from panmodal.playground.speech import tokenizer
 from tests.parity.reference import TEXT, VISION, close, load, pictures, tokens, write
@@ -115,6 +118,60 @@ def test_idefics_saves_what_the_reference_reads(pair, tmp_path):
     again, told = tf.IdeficsForVisionText2Text.from_pretrained(tmp_path, output_loading_info=True)
     assert not told["missing_keys"] and not told["unexpected_keys"] and not told["mismatched_keys"]
     assert all(torch.equal(a, b) for a, b in zip(again.parameters(), theirs.parameters(), strict=True))
+
+
+@pytest.fixture(scope="module", params=["base", "instruct"])
+def processors(request, fixtures, tmp_path_factory):
+    """Ours and theirs, over a LLaMA's tokenizer with IDEFICS's marks."""
+    folder = tmp_path_factory.mktemp(request.param)
+    words = tf.AutoTokenizer.from_pretrained(fixtures / "stories260K")
+    marks = ["<fake_token_around_image>", "<image>", "<end_of_utterance>"][: 2 + (request.param == "instruct")]
+    words.add_special_tokens({"additional_special_tokens": marks, "pad_token": "<unk>"})
+    pixels = tf.IdeficsImageProcessorPil()
+    settings = {
+        **LM,
+        "vocab_size": 512,
+        "additional_vocab_size": len(marks),
+        "vision_config": {**SEEN, "image_size": 224},
+    }
+    write(tf.IdeficsForVisionText2Text(tf.IdeficsConfig(**settings)), folder)
+    words.save_pretrained(folder)
+    pixels.save_pretrained(folder)
+    return load(folder).processor, tf.IdeficsProcessor(pixels, words, add_end_of_utterance_token=False)
+
+
+def test_idefics_prompts_and_photographs(processors, fixtures):
+    ours, theirs = processors
+    one, two, three = (pm.Image(path) for path in sorted((fixtures / "photos").glob("*.jpg"))[:3])
+    marks = "<end_of_utterance>" in ours.template.source
+    if marks:
+        end = "<end_of_utterance>"
+        said = [pm.user("What is it?", one), pm.assistant("A dog."), pm.user(two, three, "And these?")]
+        pieces = [
+            "User: What is it?",
+            one,
+            f"{end}\nAssistant: A dog.{end}\nUser:",
+            two,
+            three,
+            f"And these?{end}\nAssistant:",
+        ]
+    else:
+        pieces = ["User:", one, "What is it?\nAssistant: A dog.\nUser:", two, three, "And these?\nAssistant:"]
+        said = [pm.user(*pieces)]
+    encoded = ours.encode(said, reply=True)
+    expected = theirs(text=[[p.pixels if isinstance(p, pm.Image) else p for p in pieces]])
+    assert encoded.ids == expected["input_ids"][0].tolist()
+    assert (ours.pictures(encoded.images) - expected["pixel_values"][0]).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("old", [{"image_size": 32, "image_num_channels": 3}, {"size": {"height": 32, "width": 32}}])
+def test_idefics_pictures_of_odd_sizes(old):
+    """Published files give the size as `image_size`."""
+    ours = ImageTransform.from_config({"image_processor_type": "IdeficsImageProcessor", **old})
+    for size in [(31, 17), (500, 20), (97, 1024), (1, 1)]:
+        picture = Pil.fromarray(np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8))
+        expected = tf.IdeficsImageProcessorPil(**old)([picture], return_tensors="pt")
+        assert (ours([picture]) - expected).abs().max() < 1e-3
 
 
 def split(x: torch.Tensor, heads: int = 8) -> torch.Tensor:
@@ -272,7 +329,7 @@ def test_open_flamingo_generation(parts, opened):
     said = [pm.user(photos[0], "two cats.<|endofchunk|>", photos[1], "a star.<|endofchunk|>", photos[2], "a")]
     encoded = family.processor.encode(said, reply=True)
     text = "<image>two cats.<|endofchunk|><image>a star.<|endofchunk|><image>a"
-    assert encoded.ids == family.processor.tokenizer.encode(text, special=False)
+    assert encoded.ids == [2, *family.processor.tokenizer.encode(text, special=False)]
     ids, images = torch.tensor([encoded.ids]), family.processor.pictures(photos)
     for _ in range(32):
         ids = torch.cat([ids, reference_logits(parts, opened, ids, images)[:, -1].argmax(-1, keepdim=True)], 1)

@@ -75,8 +75,8 @@ class Chat(Family[M]):
         ids = torch.tensor([encoded.ids], device=self.device)
         fresh = [image for image, first in zip(encoded.images, self._firsts(encoded), strict=True) if first >= known]
         with torch.inference_mode():
-            x = self.vectors(ids[:, known:], self._look(fresh))
             source = self.source(ids, encoded.images)
+            x = self.vectors(ids[:, known:], self._look(fresh))
         text = self._pieces(encoded, sampling, thoughts)
         chosen: list[int] = []
         for token in generate(self.language, ids, x, sampling, self._ends, cache=cache, source=source):
@@ -184,7 +184,7 @@ class Chat(Family[M]):
         for image, vector in zip(images, vectors, strict=True):
             self._vectors[image.key, weights] = vector
             self._vectors.move_to_end((image.key, weights))
-        while len(self._vectors) > max(KEPT_PICTURES, len(images)):
+        while new and len(self._vectors) > max(KEPT_PICTURES, len(images)):
             self._vectors.popitem(last=False)
         return torch.stack(vectors)
 

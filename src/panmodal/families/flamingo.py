@@ -163,18 +163,17 @@ def flamingo(
     if not 1 <= every <= blocks.depth:
         raise InputError(f"every is {every}; the language model has {blocks.depth} layers to put gates before")
     tokenizer = language.processor.tokenizer
-    tokenizer.add_special(END_OF_CHUNK)  # before the other, as OpenFlamingo numbers them
-    token = tokenizer.add_special("<image>")
+    end, token = (tokenizer.add_special(mark) for mark in (END_OF_CHUNK, "<image>"))  # as OpenFlamingo numbers them
     tower_names = settle(find_part(IMAGE_ENCODERS, seen).table(seen))
     tensors = _under("vision_encoder.", published_weights(tower, Checkpoint(seen, tower_names)))
     tensors |= _under("lang_encoder.", published_weights(language.model, language.checkpoint))
     new = {} if checkpoint is None else read_checkpoint_pt(checkpoint, every, allow_pickle)
-    words, *head = _under(
-        "lang_encoder.", to_theirs(("embed.vectors.weight", "head.weight"), language.checkpoint.names)
-    )
-    rows = len(new[words]) if words in new else max(token + 1, len(tensors[words]))
-    if token >= rows:
-        raise CheckpointError(f"the checkpoint knows {rows} words, and <image> is number {token} of this tokenizer")
+    tables = to_theirs(("embed.vectors.weight", "head.weight"), language.checkpoint.names)
+    words, head = (f"lang_encoder.{name}" for name in tables)
+    needed = max(end, token) + 1
+    rows = len(new[words]) if words in new else max(needed, len(tensors[words]))
+    if rows < needed:
+        raise CheckpointError(f"the checkpoint knows {rows} words, and with its marks this tokenizer has {needed}")
     tensors |= {name: _with_rows(tensors[name], rows) for name in (words, head) if name in tensors}
     config = {
         "model_type": "flamingo",

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from panmodal.data.processor import IGNORED, Encoded, Processor, pad_rows
 from panmodal.data.sample import Batch, Image, Sample
 from panmodal.errors import InputError, suggest
+from panmodal.families.flamingo import Flamingo
 from panmodal.families.llava import Llava
 from panmodal.training.losses import contrastive_loss, next_token_loss, sigmoid_loss
 
@@ -278,7 +279,7 @@ class NextToken:
 
     def loss(self, model: Any, batch: Batch) -> Tensor:
         assert batch.labels is not None
-        if isinstance(model, Llava):
+        if isinstance(model, Flamingo | Llava):
             return next_token_loss(
                 model.hidden(batch.ids, batch.images, batch.pad), batch.labels, model.language.logits
             )
