@@ -14,7 +14,7 @@ EXAMPLE = "panmodal eval tiny/chat playground/vqa --split held-out --json"
 
 def run(
     model: Annotated[str, typer.Argument(help="A built-in model, a folder, or owner/name[@revision] on the hub.")],
-    task: Annotated[str, typer.Argument(help="playground/vqa, playground/retrieval or playground/zero-shot.")],
+    task: Annotated[str, typer.Argument(help="playground/vqa, new-words, retrieval or zero-shot.")],
     split: Annotated[str, typer.Option(help="test, or held-out: attribute pairs that training never showed.")] = "test",
     count: Annotated[
         int | None, typer.Option(min=1, help="How many examples; by default the task's own number.")
@@ -22,6 +22,7 @@ def run(
     pictures: Annotated[
         str, typer.Option(help="own; or swapped or none, to see what answers owe to the picture.")
     ] = "own",
+    shots: Annotated[int, typer.Option(min=0, help="Examples in the prompt, for playground/new-words.")] = 4,
     device: Device = "cpu",
     allow_pickle: AllowPickle = False,
     json: Json = False,
@@ -31,7 +32,7 @@ def run(
 
     family = load_model(model, "model", device, allow_pickle)
     with progress(task) as update:
-        report = evaluate(family, task, split=split, count=count, pictures=pictures, progress=update)
+        report = evaluate(family, task, split=split, count=count, pictures=pictures, shots=shots, progress=update)
     if json:
         print_json(report.to_json())
         return
