@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from panmodal.data.sample import Image, Message, Sample, Text, assistant, system, user
     from panmodal.errors import CheckpointError, InputError, PanmodalError, TrainingError
     from panmodal.evaluation import evaluate
-    from panmodal.families import compose, load, minigpt4
+    from panmodal.families import compose, flamingo, load, minigpt4
     from panmodal.training.run import run_recipe as train
 
 __version__ = "0.1.0"
@@ -31,7 +31,7 @@ _HOMES = {
     "data.sample": ("Image", "Message", "Sample", "Text", "assistant", "system", "user"),
     "errors": ("CheckpointError", "InputError", "PanmodalError", "TrainingError"),
     "evaluation": ("evaluate",),
-    "families": ("compose", "load", "minigpt4"),
+    "families": ("compose", "flamingo", "load", "minigpt4"),
     "training.run": ("train",),
 }
 _WHERE = {name: home for home, names in _HOMES.items() for name in names}
@@ -39,8 +39,8 @@ _CALLED = {"train": "run_recipe"}  # at home, where `train` is the loop within
 
 __all__ = [
     "IMU", "Audio", "CheckpointError", "Depth", "Image", "InputError", "Message", "PanmodalError", "Sample", "Text",
-    "Thermal", "TrainingError", "Video", "assistant", "compose", "evaluate", "load", "minigpt4", "system", "train",
-    "user",
+    "Thermal", "TrainingError", "Video", "assistant", "compose", "evaluate", "flamingo", "load", "minigpt4",
+    "system", "train", "user",
 ]  # fmt: skip
 
 

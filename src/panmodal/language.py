@@ -90,3 +90,30 @@ def splice(x: Tensor, slots: Tensor, vectors: Tensor) -> Tensor:
             "let the processor build the batch"
         )
     return x.masked_scatter(slots[..., None], vectors.to(x.dtype))
+
+
+class AddedWords(nn.Embedding):
+    """Words, and after them some added later, whose vectors are a parameter of their own, so that they can be
+    learned while the others stay as they are (IDEFICS)."""
+
+    def __init__(self, words: int, added: int, dim: int) -> None:
+        super().__init__(words, dim)
+        self.added = nn.Embedding(added, dim)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """ids [...] -> [..., D]"""
+        new = ids >= self.num_embeddings
+        vectors = self.added((ids - self.num_embeddings).clamp(min=0))
+        return torch.where(new[..., None], vectors, super().forward(ids.masked_fill(new, 0)))
+
+
+class AddedHead(nn.Linear):
+    """The head of a language model with `AddedWords`."""
+
+    def __init__(self, dim: int, words: int, added: int) -> None:
+        super().__init__(dim, words, bias=False)
+        self.added = nn.Linear(dim, added, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., D] -> [..., words + added]"""
+        return torch.cat([super().forward(x), self.added(x)], dim=-1)

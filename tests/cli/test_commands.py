@@ -39,7 +39,7 @@ COMMANDS = [
 @pytest.fixture(scope="module")
 def models(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("models")
-    for name in ("clip", "llava", "llama", "vit"):
+    for name in ("clip", "llava", "llama", "vit", "flamingo"):
         small(name, std=0.3).save(folder / name)
     return folder
 
@@ -206,6 +206,8 @@ def test_eval(command, models):
     assert set(report) == {"model", "task", "split", "examples", "metrics"}
     assert report["examples"] == 28 and len(report["metrics"]["by_kind"]) == 14
     assert "by_kind" in command("eval", models / "llava", "playground/vqa", "--count", 14, "--pictures", "none").out
+    result = command("eval", models / "flamingo", "playground/new-words", "--shots", 2, "--count", 8, "--json")
+    assert set(json.loads(result.out)["metrics"]) == {"accuracy", "colour", "shape", "text_only"}
     one_line_error(command("eval", models / "llava", "playground/vqqa"), "did you mean 'playground/vqa'")
     one_line_error(command("eval", models / "llava", "playground/retrieval"), "Contrastive")
     one_line_error(command("eval", models / "llava", "playground/vqa", "--split", "heldout"), "did you mean 'held-out'")

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 import panmodal as pm
+import panmodal.evaluation.tasks
 from panmodal.evaluation import TASKS
 from panmodal.evaluation.metrics import accuracy, exact_match, normalised, recall_at
-from panmodal.playground import KINDS
+from panmodal.playground import KINDS, render
 from tests.families.small import small
 
 
@@ -35,7 +36,7 @@ def test_accuracy():
 
 @pytest.mark.parametrize("task", TASKS)
 def test_a_report(task):
-    model = small("llava" if task.endswith("vqa") else "clip", std=0.3)
+    model = small({"playground/vqa": "llava", "playground/new-words": "flamingo"}.get(task, "clip"), std=0.3)
     seen: list[tuple[int, int]] = []
     report = pm.evaluate(model, task, split="held-out", count=100, progress=lambda done, of: seen.append((done, of)))
     told = report.to_json()
@@ -51,6 +52,55 @@ def test_every_kind_is_asked_equally_often():
     assert report.metrics["question_only"] == 1.0  # of a single question a kind
 
 
+class Reader:
+    """Stands for a perfect pupil: of the examples it takes the words of those that look like what is asked about."""
+
+    def __init__(self, model):
+        self.looks = {}
+        model.reply_all = self.reply_all
+
+    def reply_all(self, conversations, rows, max_tokens):
+        return [pm.assistant(f"this is a {' '.join(self.answer(said))}.") for said in conversations]
+
+    def answer(self, said):
+        known = [(self.look(a), b.text.strip(".").split()[-2:]) for a, b in zip(said[:-1:2], said[1::2], strict=True)]
+        asked = self.look(said[-1])
+        return [next((words[i] for seen, words in known if seen[i] == asked[i]), "?") for i in (0, 1)]
+
+    def look(self, message):
+        if not message.images:
+            return "?", "?"
+        return self.looks[message.images[0].key]
+
+
+@pytest.fixture
+def pupil(monkeypatch):
+    """A model that reads and sees all there is, the colours and shapes noted as they are painted."""
+    model = small("flamingo")
+    reader = Reader(model)
+
+    def noting(scene):
+        picture = render(scene)
+        reader.looks[pm.Image(picture).key] = (scene.objects[0].colour, scene.objects[0].shape)
+        return picture
+
+    monkeypatch.setattr(panmodal.evaluation.tasks, "render", noting)
+    return model
+
+
+@pytest.mark.parametrize("split", ["test", "held-out"])
+def test_new_words_can_be_known_from_four_examples_and_only_from_them(pupil, split):
+    score = lambda **options: pm.evaluate(pupil, "playground/new-words", split=split, count=160, **options).metrics  # noqa: E731
+    assert score(shots=4)["accuracy"] == score(shots=8)["accuracy"] == score(shots=12)["accuracy"] == 1
+    few = [score(shots=k)["accuracy"] for k in (0, 1, 2, 3)]
+    assert few[0] == few[1] == 0 < few[2] < few[3] < 1
+    for shots in (4, 8):
+        swapped, unseen = (score(shots=shots, pictures=p) for p in ("swapped", "none"))
+        assert swapped["accuracy"] < swapped["text_only"] + 0.05
+        assert unseen["accuracy"] < 0.2
+    assert score(shots=4)["text_only"] == pytest.approx(1 / 12)
+
+
 def test_what_cannot_be_run():
     with pytest.raises(pm.InputError, match="did you mean 'playground/vqa'"):
         pm.evaluate(small("llava"), "playground/vq")
@@ -58,3 +108,5 @@ def test_what_cannot_be_run():
         pm.evaluate(small("llava"), "playground/zero-shot")
     with pytest.raises(pm.InputError, match="unknown pictures"):
         pm.evaluate(small("llava"), "playground/vqa", pictures="other")
+    with pytest.raises(pm.InputError, match="shots is -1"):
+        pm.evaluate(small("flamingo"), "playground/new-words", shots=-1)

@@ -8,7 +8,8 @@ from tempfile import TemporaryDirectory
 import torch
 
 from panmodal.data.processor import Processor
-from panmodal.families import Family, compose, family_of, minigpt4
+from panmodal.families import Family, compose, family_of, flamingo, minigpt4
+from panmodal.families.flamingo import Flamingo
 from panmodal.playground.speech import CHAT_TEMPLATE, tokenizer
 from panmodal.transformer import initialise
 
@@ -30,6 +31,15 @@ CONFIGS = {
     "qwen3": dict(model_type="qwen3", num_key_value_heads=2, head_dim=8, **SPOKEN),
     "gpt2": dict(model_type="gpt2", n_embd=32, n_layer=2, n_head=4, vocab_size=344, n_positions=256),
     "opt": dict(model_type="opt", ffn_dim=64, word_embed_proj_dim=32, **SPOKEN),
+    "idefics": dict(
+        model_type="idefics",
+        vision_config={**{k: v for k, v in SEEN.items() if k != "hidden_size"}, "embed_dim": 32},
+        use_resampler=True,
+        perceiver_config=dict(resampler_n_latents=4, resampler_depth=1, resampler_n_heads=4, resampler_head_dim=8),
+        qk_layer_norms=True,
+        cross_layer_interval=2,
+        **{**SPOKEN, "tie_word_embeddings": False},
+    ),
     "blip2": dict(model_type="blip-2", text_config=dict(model_type="opt", ffn_dim=64, **SPOKEN), **QUERIED),
     "instructblip": dict(model_type="instructblip", text_config=dict(model_type="llama", **SPOKEN), **QUERIED),
     "blip2-itm": dict(
@@ -42,9 +52,12 @@ CONFIGS = {
 
 
 def small(name: str, std: float = 0.1) -> Family:
-    """`name`: a key of CONFIGS, or one composed of two: `llava` (with `-linear`, `-pixel_shuffle`, `-tiles`) or `minigpt4`."""
+    """`name`: a key of CONFIGS, or one composed of others: `flamingo`, `llava` (with `-linear`, `-pixel_shuffle`, `-tiles`) or
+    `minigpt4`."""
     torch.manual_seed(0)
-    if name.startswith("llava"):
+    if name == "flamingo":
+        family = flamingo(small("clip", std), small("llama", std), every=2, latents=4, depth=1, heads=4, head_dim=8)
+    elif name.startswith("llava"):
         connector = name.partition("-")[2] or "mlp"
         family = compose(small("clip", std), "mlp" if connector == "tiles" else connector, small("llama", std))
         if connector == "tiles":
@@ -65,11 +78,15 @@ def small(name: str, std: float = 0.1) -> Family:
             files |= {f"qformer_tokenizer/{file}": content for file, content in tokenizer().to_files().items()}
         family = family_of(config).fresh(config, files)
     initialise(family.model, std)
+    if isinstance(family.model, Flamingo):
+        for gate in family.model.gates:  # which begin closed
+            gate.attn_gate.data.fill_(0.5)
+            gate.mlp_gate.data.fill_(0.5)
     assert isinstance(family.processor, Processor)
     return family
 
 
-NAMES = [*CONFIGS, "llava", "llava-linear", "llava-pixel_shuffle", "llava-tiles", "minigpt4"]
+NAMES = [*CONFIGS, "flamingo", "llava", "llava-linear", "llava-pixel_shuffle", "llava-tiles", "minigpt4"]
 SEERS = [
     "llava",
     "llava-pixel_shuffle",
@@ -77,6 +94,8 @@ SEERS = [
     "blip2",
     "instructblip",
     "minigpt4",
+    "flamingo",
+    "idefics",
 ]  # those that are shown pictures
 CHATS = ["llama", "qwen3", "gpt2", "opt", *SEERS]
 EMBEDDERS = ["clip", "siglip", "blip2-itm", "vit", "dinov2", "bert"]

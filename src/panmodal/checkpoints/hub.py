@@ -55,6 +55,10 @@ KNOWN = {
     "Salesforce/instructblip-vicuna-13b": "InstructBLIP",
     "llava-hf/llava-1.5-7b-hf": "LLaVA-1.5",
     "llava-hf/llava-1.5-13b-hf": "LLaVA-1.5",
+    "HuggingFaceM4/idefics-9b": "IDEFICS",
+    "HuggingFaceM4/idefics-9b-instruct": "IDEFICS",
+    "HuggingFaceM4/idefics-80b": "IDEFICS",
+    "HuggingFaceM4/idefics-80b-instruct": "IDEFICS",
     "llava-hf/llava-v1.6-mistral-7b-hf": "LLaVA-NeXT",
     "llava-hf/llava-v1.6-vicuna-7b-hf": "LLaVA-NeXT",
     "llava-hf/llava-onevision-qwen2-0.5b-ov-hf": "LLaVA-OneVision",
@@ -95,7 +99,7 @@ def _download(repository: str, revision: str | None, allow_pickle: bool, known: 
 
     wanted = ["config.json", "*.safetensors", "model.safetensors.index.json", *SIDECARS]
     if allow_pickle:
-        wanted += ["pytorch_model*.bin"]
+        wanted += ["pytorch_model*.bin", "checkpoint.pt"]
     where = f"{repository}@{revision}" if revision else repository
     try:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=wanted))

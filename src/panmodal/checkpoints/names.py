@@ -8,8 +8,9 @@ SPARE for tensors that the library does not use but writes back.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 
 
 @dataclass(frozen=True)
@@ -232,7 +233,7 @@ def settle(names: Names, published: Iterable[str] | None = None) -> Names:
 
 def to_ours(name: str, names: Names) -> To | None:
     """Where a published tensor goes, by a settled table; None if the table does not know it."""
-    for path, numbers in ((name, []), _numbers_out(name)):  # a number may be part of a name, too
+    for path, numbers in _numbers_out(name):
         if path in names:
             return _numbers_in(names[path], numbers)
         module, _, leaf = path.rpartition(".")
@@ -253,7 +254,7 @@ def to_theirs(ours: Iterable[str], names: Names) -> dict[str, To]:
     }
     found: dict[str, To] = {}
     for name in ours:
-        path, numbers = _numbers_out(name)
+        path, numbers = next(_numbers_out(name))
         if path in inverse:
             theirs = inverse[path]
         else:
@@ -266,10 +267,14 @@ def to_theirs(ours: Iterable[str], names: Names) -> dict[str, To]:
     return found
 
 
-def _numbers_out(name: str) -> tuple[str, list[str]]:
-    """`blocks.3.attn` -> `blocks.{}.attn`, [3]"""
+def _numbers_out(name: str) -> Iterator[tuple[str, list[str]]]:
+    """`blocks.3.1.norm` -> `blocks.{}.{}.norm`, [3, 1]; then with some of the numbers left as they are, since a
+    template may hold a number itself"""
     parts = name.split(".")
-    return ".".join("{}" if p.isdigit() else p for p in parts), [p for p in parts if p.isdigit()]
+    places = [i for i, part in enumerate(parts) if part.isdigit()]
+    for kept in product((False, True), repeat=len(places)):
+        out = [i for i, keep in zip(places, kept, strict=True) if not keep]
+        yield ".".join("{}" if i in out else part for i, part in enumerate(parts)), [parts[i] for i in out]
 
 
 def _numbers_in(to: str | To, numbers: list[str]) -> To:

@@ -16,7 +16,7 @@ def run(
     model: Annotated[str, typer.Argument(help="A built-in model, a folder, or owner/name[@revision] on the hub.")],
     task: Annotated[
         str,
-        typer.Argument(help="playground/vqa, playground/retrieval, playground/zero-shot, playground/audio-image, …"),
+        typer.Argument(help="playground/vqa, playground/retrieval, playground/zero-shot, playground/new-words, …"),
     ],
     split: Annotated[str, typer.Option(help="test, or held-out: attribute pairs that training never showed.")] = "test",
     count: Annotated[
@@ -25,6 +25,7 @@ def run(
     pictures: Annotated[
         str, typer.Option(help="own; or swapped or none, to see what answers owe to the picture.")
     ] = "own",
+    shots: Annotated[int, typer.Option(min=0, help="Examples in the prompt, for playground/new-words.")] = 4,
     device: Device = "cpu",
     allow_pickle: AllowPickle = False,
     json: Json = False,
@@ -34,7 +35,7 @@ def run(
 
     family = load_model(model, "model", device, allow_pickle)
     with progress(task) as update:
-        report = evaluate(family, task, split=split, count=count, pictures=pictures, progress=update)
+        report = evaluate(family, task, split=split, count=count, pictures=pictures, shots=shots, progress=update)
     if json:
         print_json(report.to_json())
         return

@@ -121,7 +121,8 @@ class ImageTransform:
         defaults = next((d for word, d in _DEFAULTS.items() if kind.startswith(word)), {})
         c = {**defaults, **config}
         crops = bool(c.get("do_center_crop", False))
-        size, crop = _sides(c.get("size", 224), square=not crops), _sides(c.get("crop_size", 224), square=True)
+        size = _sides(c.get("size", c.get("image_size", 224)), square=not crops)  # IDEFICS's name for it
+        crop = _sides(c.get("crop_size", 224), square=True)
         if not c.get("do_resize", True):
             raise InputError("preprocessor_config.json turns resizing off; panmodal needs one size for all pictures")
         shortest = size.get("shortest_edge")
@@ -213,6 +214,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {  # what the published files may leave o
     "CLIP": {"size": {"shortest_edge": 224}, "do_center_crop": True, "image_mean": _CLIP_MEAN, "image_std": _CLIP_STD},
     "LlavaOnevision": {"size": {"height": 384, "width": 384}, "image_mean": _CLIP_MEAN, "image_std": _CLIP_STD},
     "Llava": {"size": {"shortest_edge": 224}, "do_center_crop": True, "image_mean": _CLIP_MEAN, "image_std": _CLIP_STD},
+    "IdeficsImage": {"image_mean": _CLIP_MEAN, "image_std": _CLIP_STD},
     "Blip": {"size": {"height": 384, "width": 384}, "image_mean": _CLIP_MEAN, "image_std": _CLIP_STD},
     "Siglip": _HALF,
     "ViT": {**_HALF, "resample": int(Pil.Resampling.BILINEAR)},

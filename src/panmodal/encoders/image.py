@@ -46,6 +46,12 @@ class ImageEncoder(nn.Module):
         return out
 
 
+def features_only(encoder: ImageEncoder) -> ImageEncoder:
+    """An encoder whose last norm and pooling are not used."""
+    encoder.body.norm, encoder.pool = nn.Identity(), nn.Identity()
+    return encoder
+
+
 class FirstToken(nn.Module):
     """The class token, in CLIP through a norm of its own."""
 

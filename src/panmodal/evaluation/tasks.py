@@ -5,20 +5,23 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from statistics import fmean
 from typing import Any
 
 import torch
 
-from panmodal.data.sample import Image, Message, user
+from panmodal.data.sample import Image, Message, assistant, user
 from panmodal.errors import InputError, suggest
 from panmodal.evaluation.binding import audio_image, audio_plus_image, audio_text
-from panmodal.evaluation.metrics import accuracy, exact_match, recall_at
+from panmodal.evaluation.metrics import accuracy, exact_match, normalised, recall_at
 from panmodal.families import Binding, Chat, Contrastive, Family
 from panmodal.playground import HELD_OUT, KINDS, SEEN, SPLITS, Question, caption, make_scene, questions, render
-from panmodal.playground.world import PAIRS, Scene, single_object_scene
+from panmodal.playground.new_words import Lesson
+from panmodal.playground.world import PAIRS, Scene, random_source, shuffled, single_object_scene
 
 Progress = Callable[[int, int], None]  # examples done, of how many
 PICTURES = ("own", "swapped", "none")
+ROWS = 16  # prompts of many pictures that are answered at a time
 
 
 @dataclass(frozen=True)
@@ -38,11 +41,13 @@ class Report:
 @dataclass(frozen=True)
 class Asked:
     """How a task is to be run. `pictures` other than the question's "own" show what an answer owes to
-    them: "swapped" for another scene's, or "none"."""
+    them: "swapped" for another scene's, or among the examples, or "none". `shots` is the number of examples in a
+    prompt, for tasks that have any."""
 
     split: str
     count: int
     pictures: str
+    shots: int
     progress: Progress
 
 
@@ -53,6 +58,7 @@ def evaluate(
     split: str = "test",
     count: int | None = None,
     pictures: str = "own",
+    shots: int = 4,
     progress: Progress = lambda done, total: None,
 ) -> Report:
     """Runs a task on a model.
@@ -69,7 +75,9 @@ def evaluate(
         raise InputError(f"unknown split {split!r}{suggest(split, SPLITS)}")
     if pictures not in PICTURES:
         raise InputError(f"unknown pictures {pictures!r}{suggest(pictures, PICTURES)}")
-    examples, metrics = run(model, Asked(split, count or usual, pictures, progress))
+    if not 0 <= shots <= 64:
+        raise InputError(f"shots is {shots}; it must lie between 0 and 64")
+    examples, metrics = run(model, Asked(split, count or usual, pictures, shots, progress))
     return Report(model.name, task, split, examples, metrics)
 
 
@@ -99,6 +107,39 @@ def _vqa(model: Chat[Any], asked: Asked) -> tuple[int, dict[str, Any]]:
         "question_only": _share([c == max(a.values()) for a in answers.values() for c in a.values() for _ in range(c)]),
     }
     return len(every), metrics
+
+
+def _new_words(model: Chat[Any], asked: Asked) -> tuple[int, dict[str, Any]]:
+    """What a picture is called, by words that the examples in the prompt alone explain; both must be right.
+
+    `text_only` is what one reaches who reads the examples' sentences and guesses among the pairs of their words that
+    they do not have. Swapped pictures are those of the examples, shuffled among them.
+    """
+    right: dict[str, list[bool]] = defaultdict(list)
+    guessed: list[float] = []
+    for start in range(0, asked.count, ROWS):
+        conversations, expected = [], []
+        for seed in range(start, min(start + ROWS, asked.count)):
+            lesson = Lesson(seed, asked.split)
+            examples, query = lesson.shots(asked.shots), lesson.query
+            scenes = [example.scene for example in examples]
+            if asked.pictures == "swapped":
+                scenes = shuffled(random_source("swapped", seed), scenes)
+            shown = [Image(render(s)) if asked.pictures != "none" else "" for s in (*scenes, query.scene)]
+            said = [m for x, e in zip(shown, examples, strict=False) for m in (user(x), assistant(e.text))]
+            conversations.append([*said, user(shown[-1])])
+            expected.append(query.words)
+            pairs = {example.words for example in examples}
+            unsaid = {(a, b) for a, _ in pairs for _, b in pairs} - pairs
+            guessed.append(1 / len(unsaid) if query.words in unsaid else 0.0)
+        replies = model.reply_all(conversations, rows=ROWS, max_tokens=16)
+        for (colour, shape), reply in zip(expected, replies, strict=True):
+            words = ["", "", *normalised(reply.text).split()][-2:]
+            right["accuracy"].append(words == [colour, shape])
+            right["colour"].append(words[0] == colour)
+            right["shape"].append(words[1] == shape)
+        asked.progress(len(guessed), asked.count)
+    return len(guessed), {**{name: _share(hits) for name, hits in right.items()}, "text_only": fmean(guessed)}
 
 
 def _questions(asked: Asked) -> Iterator[tuple[Scene, Question]]:
@@ -152,6 +193,7 @@ def _share(hits: list[bool]) -> float:
 # name -> the family that it is for, the function, the usual number of examples
 TASKS: dict[str, tuple[type[Family[Any]], Callable[[Any, Asked], tuple[int, dict[str, Any]]], int]] = {
     "playground/vqa": (Chat, _vqa, 2800),
+    "playground/new-words": (Chat, _new_words, 1000),
     "playground/retrieval": (Contrastive, _retrieval, 2000),
     "playground/zero-shot": (Contrastive, _zero_shot, 2000),
     "playground/audio-image": (Binding, audio_image, 1000),

@@ -16,6 +16,7 @@ from panmodal.families.blip2 import Blip2Chat, InstructBlipChat, bootstrap, mini
 from panmodal.families.blip2_retrieval import Blip2Retrieval
 from panmodal.families.chat import Chat
 from panmodal.families.clip import Contrastive
+from panmodal.families.flamingo import FlamingoChat, flamingo
 from panmodal.families.imagebind import Binding
 from panmodal.families.language import LanguageChat
 from panmodal.families.llava import LlavaChat, compose
@@ -34,6 +35,8 @@ FAMILIES: dict[str, type[Family[Any]]] = {
     "instructblip": InstructBlipChat,
     "imagebind": Binding,
     "sam": Segmenter,
+    "flamingo": FlamingoChat,
+    "idefics": FlamingoChat,
     "clip_vision_model": ImageTower,
     "siglip_vision_model": ImageTower,
     "vit": ImageTower,
@@ -92,6 +95,7 @@ __all__ = [
     "Chat",
     "Contrastive",
     "Family",
+    "FlamingoChat",
     "ImageTower",
     "InstructBlipChat",
     "LanguageChat",
@@ -101,6 +105,7 @@ __all__ = [
     "bootstrap",
     "compose",
     "family_of",
+    "flamingo",
     "load",
     "minigpt4",
 ]

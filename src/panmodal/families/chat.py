@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar
 import torch
 from torch import Tensor, nn
 
-from panmodal.cache import Cache
+from panmodal.cache import Cache, Source
 from panmodal.data.processor import Encoded, pad_rows
 from panmodal.data.sample import Image, Message, as_conversation, assistant
 from panmodal.data.template import PLAIN
@@ -53,6 +53,11 @@ class Chat(Family[M]):
     def vectors(self, ids: Tensor, images: Tensor | None) -> Tensor:
         """ids [B, T], vectors of all their pictures [V, D] -> [B, T, D]"""
 
+    def source(self, ids: Tensor, shown: Sequence[Shown]) -> Source | None:
+        """ids [B, S] of whole prompts, and all their pictures in reading order -> what cross-attention looks at, in
+        the families that have it"""
+        return None
+
     def reply(self, said: str | Message | Iterable[Message], *, thoughts: bool = False, **options: Any) -> Message:
         """The assistant's answer to a question, a message or a conversation.
 
@@ -73,10 +78,11 @@ class Chat(Family[M]):
         ids = torch.tensor([encoded.ids], device=self.device)
         fresh = [shown for shown, first in zip(encoded.shown, self._firsts(encoded), strict=True) if first >= known]
         with torch.inference_mode():
+            source = self.source(ids, encoded.shown)
             x = self.vectors(ids[:, known:], self._look(fresh))
         text = self._pieces(encoded, sampling, thoughts)
         chosen: list[int] = []
-        for token in generate(self.language, ids, x, sampling, self._ends, cache=cache):
+        for token in generate(self.language, ids, x, sampling, self._ends, cache=cache, source=source):
             chosen.append(int(token))
             yield from text.add(int(token))
             if text.stopped:
@@ -93,8 +99,9 @@ class Chat(Family[M]):
             batch = pad_rows([e.ids for e in encoded], self.processor.tokenizer.pad_id, left=True).to(self.device)
             sampling = self._sampling(options, batch.ids.shape[1])
             with torch.inference_mode():
-                x = self.vectors(batch.ids, self._look([shown for e in encoded for shown in e.shown]))
-            tokens = generate(self.language, batch.ids, x, sampling, self._ends, batch.pad)
+                shown = [one for e in encoded for one in e.shown]
+                x, source = self.vectors(batch.ids, self._look(shown)), self.source(batch.ids, shown)
+            tokens = generate(self.language, batch.ids, x, sampling, self._ends, batch.pad, source=source)
             for asked, row in zip(encoded, torch.stack(list(tokens), dim=1).tolist(), strict=True):
                 text = self._pieces(asked, sampling, thoughts=False)
                 pieces = [piece for token in row if not text.stopped for piece in text.add(token)]
@@ -178,8 +185,10 @@ class Chat(Family[M]):
         if new:
             found = dict(zip(new, self.encode_images(*zip(*new.values(), strict=True)), strict=True))
         vectors = [found[key] if key in found else self._vectors[key] for key in keys]
-        self._vectors.update(found)
-        while len(self._vectors) > KEPT_PICTURES:
+        for key, vector in zip(keys, vectors, strict=True):
+            self._vectors[key] = vector
+            self._vectors.move_to_end(key)
+        while new and len(self._vectors) > max(KEPT_PICTURES, len(shown)):
             self._vectors.popitem(last=False)
         return torch.cat(vectors)
 

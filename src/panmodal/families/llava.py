@@ -22,6 +22,7 @@ from panmodal.data.template import ChatTemplate
 from panmodal.data.tiles import Size, Tiling
 from panmodal.data.tokens import Tokenizer
 from panmodal.encoders import ImageEncoder
+from panmodal.encoders.image import features_only
 from panmodal.errors import CheckpointError, InputError
 from panmodal.families.base import Family
 from panmodal.families.chat import Chat
@@ -192,12 +193,6 @@ def _transform(config: dict[str, Any], tiled: bool) -> ImageTransform:
         size = config["crop_size"] if squeezes else config["size"]
         config = {**config, "size": size, "do_center_crop": False, "do_pad": not squeezes}
     return ImageTransform.from_config(config)
-
-
-def features_only(encoder: ImageEncoder) -> ImageEncoder:
-    """An encoder whose last norm and pooling are not used."""
-    encoder.body.norm, encoder.pool = nn.Identity(), nn.Identity()
-    return encoder
 
 
 PROJECTOR_NAMES: dict[str, Names] = {  # published for the MLP; the others follow its manner

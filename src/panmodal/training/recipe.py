@@ -18,13 +18,27 @@ from panmodal.training.stages import PRESETS, Stage
 
 
 @dataclass(frozen=True)
+class FlamingoSpec:
+    """What `families.flamingo.flamingo` puts between an image encoder and a language model."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    every: int = 1
+    latents: int = 64
+    depth: int = 6
+    heads: int = 8
+    head_dim: int = 64
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """Where the model comes from, in one of three ways.
 
     `load`: a checkpoint by name. `config`: an untrained model of a published configuration, with a
-    `tokenizer` ("playground", or a checkpoint that has one), an `image_processor` and a
+    `tokenizer` ("playground", "playground/new-words", or a checkpoint that has one), an `image_processor` and a
     `chat_template` as needed, and ImageBind with the `towers` of a CLIP, if one is named. `vision`,
-    `connector` and `language`: composed of these, features read after the vision's layer `vision_layer`.
+    `connector` and `language`: composed of these, features read after the vision's layer `vision_layer`; or
+    `vision`, `flamingo` and `language`.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -38,6 +52,7 @@ class ModelSpec:
     vision: str | None = None
     vision_layer: int = -2
     connector: str = "mlp"
+    flamingo: FlamingoSpec | None = None
     language: str | ModelSpec | None = None
 
 

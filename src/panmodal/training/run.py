@@ -19,8 +19,8 @@ from panmodal.checkpoints.hub import locate
 from panmodal.checkpoints.store import read_sidecars, write_json
 from panmodal.data.readers import Source, open_file
 from panmodal.errors import InputError, suggest
-from panmodal.families import Binding, Chat, Family, compose, family_of, load
-from panmodal.playground import speech
+from panmodal.families import Binding, Chat, Family, compose, family_of, flamingo, load
+from panmodal.playground import new_words, speech
 from panmodal.training.journal import Journal
 from panmodal.training.loop import train
 from panmodal.training.recipe import ModelSpec, Recipe, read_recipe
@@ -51,7 +51,9 @@ SOURCES: dict[str, Source] = {
     "playground/audio_pairs": Playground(speech.audio_sample),
     "playground/depth_pairs": Playground(speech.depth_sample),
     "playground/text": Playground(speech.text_sample),
+    **{name: Playground(sample) for name, sample in new_words.SAMPLES.items()},
 }
+TOKENIZERS = {"playground": speech.tokenizer, "playground/new-words": new_words.tokenizer}
 
 
 class Stopped(Exception):
@@ -114,14 +116,16 @@ def build(spec: ModelSpec | str) -> Family[Any]:
     language = build(spec.language)
     if not isinstance(language, Chat):
         raise InputError(f"{spec.language!r} is no language model")
+    if spec.flamingo is not None:
+        return flamingo(build(str(spec.vision)), language, **asdict(spec.flamingo))
     return compose(build(str(spec.vision)), spec.connector, language, spec.vision_layer)
 
 
 def _files(spec: ModelSpec) -> dict[str, bytes]:
     """The small files beside an untrained model's weights."""
     files: dict[str, bytes] = {}
-    if spec.tokenizer == "playground":
-        files |= speech.tokenizer().to_files()
+    if spec.tokenizer in TOKENIZERS:
+        files |= TOKENIZERS[spec.tokenizer]().to_files()
     elif spec.tokenizer:
         files |= {k: v for k, v in read_sidecars(locate(spec.tokenizer)).items() if "processor" not in k}
     if spec.image_processor:

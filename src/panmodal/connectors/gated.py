@@ -1,0 +1,88 @@
+"""Gated cross-attention: a language model looks at pictures through layers put between its own, which begin
+closed, so that it starts as it was (Flamingo, Alayrac et al., 2022, figure 4)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from panmodal.cache import Slot, Source
+from panmodal.embeddings import Angles
+from panmodal.errors import InputError
+from panmodal.language import LanguageModel
+from panmodal.transformer import MLP, Attention, Block, Mask, Transformer, TransformerConfig
+
+
+class GatedLayer(nn.Module):
+    """Cross-attention, then an MLP, each let in by the tanh of a learned number."""
+
+    def __init__(self, config: TransformerConfig, source_dim: int) -> None:
+        super().__init__()
+        self.attn, self.attn_norm = Attention(config, source_dim), config.make_norm()
+        self.mlp, self.mlp_norm = MLP(config), config.make_norm()
+        self.attn_gate, self.mlp_gate = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor, source: Source | None) -> Tensor:
+        """x [B, T, D] -> [B, T, D]; without a source there is nothing to look at, and the MLP alone acts."""
+        if source is not None:
+            x = x + self.attn_gate.tanh() * self.attn(self.attn_norm(x), source)
+        out: Tensor = x + self.mlp_gate.tanh() * self.mlp(self.mlp_norm(x))
+        return out
+
+
+class GatedBlock(Block):
+    """A language model's block, and a gated layer before it."""
+
+    def __init__(self, config: TransformerConfig, layer: int, gate: GatedLayer) -> None:
+        super().__init__(config, layer)
+        self.gate = gate
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: Mask = None,
+        rope: Angles | None = None,
+        slot: Slot | None = None,
+        source: Source | None = None,
+    ) -> Tensor:
+        return super().forward(self.gate(x, source), mask, rope, slot)
+
+
+def add_gates(language: LanguageModel, gates: nn.ModuleList, every: int, first: int) -> None:
+    """Puts the gates before the blocks `first`, `first + every`, … of a language model, whose blocks are made
+    anew. Raises InputError unless there is a gate for each of these."""
+    config = language.body.config
+    places = {layer: i for i, layer in enumerate(range(first, config.depth, every))}
+    if len(places) != len(gates) or not gates:
+        raise InputError(f"{config.depth} blocks, a gate before every {every}, need {len(places)}, not {len(gates)}")
+
+    def block(config: TransformerConfig, layer: int) -> Block:
+        if layer not in places:
+            return Block(config, layer)
+        gate = gates[places[layer]]
+        assert isinstance(gate, GatedLayer)
+        return GatedBlock(config, layer, gate)
+
+    language.body = Transformer(config, block)
+
+
+def latest_only(places: Tensor, pictures: Tensor) -> Source:
+    """What lets each token see the latest picture up to it, and those before the first none.
+
+    places [B, T] is True where a picture stands; pictures [N, P, D] are their vectors in reading order. A row
+    with fewer pictures than another is filled up. What is seen where there is no picture yet are zeros, of
+    which attention without biases makes zeros.
+
+    Raises InputError, with both numbers, unless there are as many places as pictures.
+    """
+    if int(places.sum()) != len(pictures):
+        raise InputError(
+            f"the text has {int(places.sum())} places for pictures and there are {len(pictures)}; let the processor "
+            "build the batch"
+        )
+    shown = places.cumsum(dim=1)  # [B, T], how many there have been
+    number = torch.arange(int(shown.max()) + 1, device=places.device)  # 0 stands for none
+    vectors = pictures.new_zeros(len(places), len(number), *pictures.shape[1:])
+    vectors[(number > 0) & (number <= shown[:, -1:])] = pictures
+    mask = (shown[..., None] == number).repeat_interleave(pictures.shape[1], dim=-1)  # [B, T, S]
+    return Source(vectors.flatten(1, 2), mask[:, None])
