@@ -34,9 +34,12 @@ def test_accuracy():
     assert accuracy(scores, torch.tensor([1, 0, 0])) == pytest.approx(2 / 3)
 
 
+MODELS = {"playground/vqa": "llava", "playground/new-words": "flamingo"}
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_a_report(task):
-    model = small({"playground/vqa": "llava", "playground/new-words": "flamingo"}.get(task, "clip"), std=0.3)
+    model = small(MODELS.get(task, "imagebind" if "audio" in task else "clip"), std=0.3)
     seen: list[tuple[int, int]] = []
     report = pm.evaluate(model, task, split="held-out", count=100, progress=lambda done, of: seen.append((done, of)))
     told = report.to_json()

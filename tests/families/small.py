@@ -15,6 +15,7 @@ from panmodal.transformer import initialise
 
 PICTURES = {"image_processor_type": "SiglipImageProcessor", "size": {"height": 32, "width": 32}}
 TOWER = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64)
+BOUND = dict(hidden_size=32, num_hidden_layers=1, num_attention_heads=4)
 SEEN = dict(**TOWER, image_size=32, patch_size=8)
 READ = dict(**TOWER, vocab_size=344, max_position_embeddings=96, eos_token_id=3)
 SPOKEN = dict(**TOWER, vocab_size=344, max_position_embeddings=256, tie_word_embeddings=True)
@@ -47,6 +48,16 @@ CONFIGS = {
     ),
     "vit": dict(model_type="vit", **SEEN),
     "dinov2": dict(model_type="dinov2", **SEEN),
+    "imagebind": dict(
+        model_type="imagebind",
+        projection_dim=16,
+        vision_config=dict(**BOUND, image_size=32, patch_size=8),
+        text_config=dict(**BOUND, vocab_size=344, max_position_embeddings=96, eos_token_id=3),
+        audio_config=dict(**BOUND, height=64, stride=16),
+        depth_config=dict(**BOUND, height=32, width=32),
+        thermal_config=dict(**BOUND, height=32, width=32),
+        imu_config=dict(**BOUND, num_samples=40),
+    ),
     "bert": dict(model_type="bert", **{k: v for k, v in READ.items() if k != "eos_token_id"}),
 }
 
@@ -98,4 +109,4 @@ SEERS = [
     "idefics",
 ]  # those that are shown pictures
 CHATS = ["llama", "qwen3", "gpt2", "opt", *SEERS]
-EMBEDDERS = ["clip", "siglip", "blip2-itm", "vit", "dinov2", "bert"]
+EMBEDDERS = ["clip", "siglip", "blip2-itm", "imagebind", "vit", "dinov2", "bert"]

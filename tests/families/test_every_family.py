@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from functools import cache
+
+import numpy as np
 import pytest
 import torch
 
 import panmodal as pm
 import panmodal.families.chat
 from panmodal.cache import Source
+from panmodal.data.media import Medium
 from panmodal.data.sample import Image, Sample, assistant, user
 from panmodal.data.template import ChatTemplate
 from panmodal.language import logits_of
-from panmodal.playground import caption, make_scene, render
+from panmodal.playground import caption, depth, make_scene, render, sound
 from panmodal.training import Stage, train
 from tests.families.small import CHATS, EMBEDDERS, NAMES, SEERS, small
 
@@ -20,6 +24,27 @@ TEXTS = ["a red circle", "two blue stars and a green square"]
 
 def scene_picture(seed: int) -> Image:
     return Image(render(make_scene(seed), 32))
+
+
+def media(seed: int) -> list[Medium]:
+    """What ImageBind takes beside pictures and texts"""
+    scene, random = make_scene(seed), np.random.default_rng(seed)
+    return [
+        pm.Audio(sound(scene), 16_000),
+        pm.Video(np.stack([render(make_scene(seed + i), 32) for i in range(3)]), rate=1),
+        pm.Depth(depth(scene, 32) / 1000),
+        pm.Thermal(random.random((32, 32))),
+        pm.IMU(random.standard_normal((6, 40))),
+    ]
+
+
+@cache
+def bound() -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
+    """Two of each kind, as ImageBind's towers read them, and the texts' padding"""
+    processor = small("imagebind").processor
+    pairs = [(m, other) for m, other in zip(media(0), media(1), strict=True) if m.kind != "video"]
+    batch = processor.texts(["a red circle", "two blue stars and a green square"])
+    return {m.kind: processor.medium(m.kind, [m, other]) for m, other in pairs} | {"text": batch.ids}, batch.pad
 
 
 def samples(with_picture: bool) -> list[Sample]:
@@ -44,6 +69,9 @@ class Four:
 def output(family, name):
     """What the family's model makes of a picture and a text, as one vector."""
     model, pictures = family.model, [scene_picture(0), scene_picture(1)]
+    if name == "imagebind":
+        others, pad = bound()
+        return torch.cat([x.flatten() for x in model(family.processor.pictures(pictures), others, pad).values()])
     if name in ("clip", "siglip", "blip2-itm"):
         batch, images = family.processor.texts(TEXTS), family.processor.pictures(pictures)
         alike = model(images, batch.ids, batch.pad).flatten()
@@ -81,6 +109,7 @@ def test_every_parameter_matters(name):
 
 
 STAGES = {
+    "imagebind": "anchored",
     "clip": "contrastive",
     "siglip": "sigmoid",
     "blip2-itm": "representation",
@@ -129,11 +158,32 @@ def test_an_embedding_does_not_depend_on_its_neighbours(name):
     images = [scene_picture(i) for i in range(11)] if name != "bert" else []
     texts = ["a red circle", "two blue stars", "a large green square with the digit 7 at the top left"]
     items = [*images, *(texts if name not in ("vit", "dinov2") else [])]
+    if name == "imagebind":
+        items = [*media(0), *items, *media(1)]
     together = family.embed(items)
     assert together.shape[0] == len(items)
     torch.testing.assert_close(together.norm(dim=-1), torch.ones(len(items)))
     for item, vector in zip(items, together, strict=True):
         torch.testing.assert_close(family.embed([item])[0], vector, rtol=0, atol=1e-5)
+
+
+def test_six_modalities_are_bound_to_pictures_alone():
+    """Four samples of each, learned against their pictures, and found by one another."""
+    family = small("imagebind", std=0.05)
+
+    class Bound:
+        size = 4
+
+        def sample(self, index: int) -> Sample:
+            others = [medium for medium in media(index) if medium.kind != "video"]
+            return Sample((user(scene_picture(index), *others, f"number {index}"),))
+
+    stage = Stage("four", "anchored", "", {"all": 2e-3}, steps=120, batch=4, warmup=0.1)
+    steps = list(train(family, Bound(), stage))
+    assert steps[-1].loss < 0.1 * steps[0].loss
+    heard = family.embed([media(i)[0] for i in range(4)])
+    read = family.embed([f"number {i}" for i in range(4)])
+    assert (heard @ read.T).argmax(dim=1).tolist() == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("name", CHATS)
@@ -257,6 +307,8 @@ def test_families_say_what_they_cannot_do():
 
 def test_classify():
     odds = small("clip").classify(scene_picture(0), ["red circle", "blue star"])
+    assert list(odds) == ["red circle", "blue star"] and sum(odds.values()) == pytest.approx(1)
+    odds = small("imagebind").classify(media(0)[0], ["red circle", "blue star"])
     assert list(odds) == ["red circle", "blue star"] and sum(odds.values()) == pytest.approx(1)
     odds = small("siglip").classify(scene_picture(0), ["red circle", "blue star"])
     assert all(0 <= share <= 1 for share in odds.values())

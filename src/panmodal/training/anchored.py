@@ -30,8 +30,11 @@ class Anchored:
         bound: dict[str, Medium | str] = {medium.kind: medium for medium in sample.media}
         if sample.messages[-1].text:
             bound["text"] = sample.messages[-1].text
-        if "image" not in bound or len(bound) < 2 or len(bound) < len(sample.media):
-            raise InputError("a sample to bind has one picture, and one of each other kind, or a text")
+        if "image" not in bound or "video" in bound or len(bound) < 2 or len(bound) < len(sample.media):
+            raise InputError(
+                "a sample to bind has one picture, and one medium of each other kind, or a text; videos are not "
+                "bound, for they have the pictures' own tower"
+            )
         for medium in sample.media:
             medium.key  # noqa: B018 (decoded here, so that a broken file is found here)
         return bound
