@@ -35,7 +35,8 @@ def test_accuracy():
 
 @pytest.mark.parametrize("task", TASKS)
 def test_a_report(task):
-    model = small("llava" if task.endswith("vqa") else "clip", std=0.3)
+    name = "imagebind" if "audio" in task else "llava" if task.endswith("vqa") else "clip"
+    model = small(name, std=0.3)
     seen: list[tuple[int, int]] = []
     report = pm.evaluate(model, task, split="held-out", count=100, progress=lambda done, of: seen.append((done, of)))
     told = report.to_json()
