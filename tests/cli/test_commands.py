@@ -16,7 +16,8 @@ import torch
 from PIL import Image as Pil
 
 from panmodal.cli import app
-from panmodal.playground import make_scene, render
+from panmodal.data.sounds import to_wav
+from panmodal.playground import make_scene, render, sound
 from tests.checkpoints.test_store import change, llama
 from tests.families.small import small
 
@@ -39,7 +40,7 @@ COMMANDS = [
 @pytest.fixture(scope="module")
 def models(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("models")
-    for name in ("clip", "llava", "llama", "vit", "flamingo"):
+    for name in ("clip", "imagebind", "llava", "llama", "vit", "flamingo"):
         small(name, std=0.3).save(folder / name)
     return folder
 
@@ -191,6 +192,27 @@ def test_search_keeps_what_it_embedded(command, models, scenes, tmp_path, monkey
     (tmp_path / "mixed" / "good.png").write_bytes((scenes / "0.png").read_bytes())
     mixed = command("search", tmp_path / "mixed", "red", "--model", models / "clip", "--json")
     assert len(mixed.out.splitlines()) == 1 and "skipped" in mixed.err and "bad.png" in mixed.err
+
+
+def test_sounds(command, models, scenes, tmp_path, monkeypatch):
+    """With ImageBind: embedded, named by labels, and searched among pictures."""
+    folder, bind = tmp_path / "all", ("--model", models / "imagebind", "--json")
+    folder.mkdir()
+    for seed in range(3):
+        (folder / f"{seed}.png").write_bytes((scenes / f"{seed}.png").read_bytes())
+        (folder / f"{seed}.wav").write_bytes(to_wav(sound(make_scene(seed)), 16_000))
+    lines = [json.loads(line) for line in command("embed", folder, "--text", "red", *bind).out.splitlines()]
+    assert [next(iter(line)) for line in lines] == ["image", "audio"] * 3 + ["text"]
+    found = json.loads(command("search", folder, folder / "2.wav", "--top", 1, *bind).out)
+    assert found["audio"] == str(folder / "2.wav") and found["score"] == pytest.approx(1, abs=1e-4)
+    named = json.loads(command("classify", folder / "0.wav", "--labels", "red, blue", *bind).out)
+    assert named["audio"] == str(folder / "0.wav") and sum(named["labels"].values()) == pytest.approx(1)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO((folder / "0.wav").read_bytes())))
+    piped = json.loads(command("embed", "-", *bind).out)
+    assert piped["embedding"] == pytest.approx(lines[1]["embedding"], abs=1e-5)
+    (tmp_path / "bad.wav").write_bytes(b"RIFF    WAVEfmt ")
+    one_line_error(command("embed", tmp_path / "bad.wav", "--model", models / "imagebind"), "bad.wav", "WAV")
+    one_line_error(command("embed", folder / "0.wav", "--model", models / "clip"), "embeds pictures and texts")
 
 
 def test_another_model_does_not_find_the_first_ones_vectors(command, scenes, tmp_path):

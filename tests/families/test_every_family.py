@@ -235,7 +235,9 @@ def test_the_second_question_costs_the_question_alone(monkeypatch):
     family = small("llava")
     seen, asked = [], []
     encode, vectors = family.encode_images, family.vectors
-    monkeypatch.setattr(family, "encode_images", lambda images: seen.append(len(images)) or encode(images))
+    monkeypatch.setattr(
+        family, "encode_images", lambda images, sizes: seen.append(len(images)) or encode(images, sizes)
+    )
     monkeypatch.setattr(family, "vectors", lambda ids, media: asked.append(ids.shape[1]) or vectors(ids, media))
     picture = scene_picture(0)
     first = [user(picture, "how many red circles are there?")]

@@ -28,6 +28,7 @@ from panmodal.playground import (
     render,
     run,
     single_object_scene,
+    sound,
 )
 from panmodal.playground.recognise import is_scene
 from panmodal.playground.speech import (
@@ -244,6 +245,10 @@ def test_export(command, tmp_path):
     assert (numbers[y0:y1, x0:x1] == 1).any() and (numbers == 1).sum() == (numbers[y0:y1, x0:x1] == 1).sum()
     for objective in ("regions", "contrastive_captioning"):  # which read the objects
         OBJECTIVES[objective].encode(pm.load("tiny/clip").processor, sample)
+    heard = pm.Audio(tmp_path / "out" / sample.about["sound"])
+    assert heard == pm.Audio(sound(make_scene(2, "held-out")), 16_000)
+    away = pm.Depth(tmp_path / "out" / sample.about["depth"]).values
+    assert away.shape == (128, 128) and (away[numbers == 0] == 6).all() and (away[numbers > 0] < 5).all()
     assert Pil.open(tmp_path / "out" / "overview.png").width > 1000
     assert "not empty" in command("playground", tmp_path / "out").err
 
