@@ -47,6 +47,9 @@ KNOWN = {
     "Qwen/Qwen3-8B": "Qwen3",
     "llava-hf/llava-1.5-7b-hf": "LLaVA-1.5",
     "llava-hf/llava-1.5-13b-hf": "LLaVA-1.5",
+    "facebook/sam-vit-base": "SAM",
+    "facebook/sam-vit-large": "SAM",
+    "facebook/sam-vit-huge": "SAM",
 }
 
 

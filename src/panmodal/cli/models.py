@@ -24,7 +24,9 @@ def run(
         from panmodal.families import load
 
         model = load(name)
-        verbs = [v for v in ("embed", "classify", "reply", "stream") if hasattr(model, v)]
+        verbs = [
+            v for v in ("embed", "classify", "reply", "stream", "segment", "segment_everything") if hasattr(model, v)
+        ]
         count = sum(p.numel() for p in model.model.parameters())
         if json:
             print_json({"model": name, "family": type(model).__name__, "parameters": count, "verbs": verbs})

@@ -12,7 +12,8 @@ import torch
 from panmodal.data.sample import Image, Message, user
 from panmodal.errors import InputError, suggest
 from panmodal.evaluation.metrics import accuracy, exact_match, recall_at
-from panmodal.families import Chat, Contrastive, Family
+from panmodal.evaluation.segmentation import segment
+from panmodal.families import Chat, Contrastive, Family, Segmenter
 from panmodal.playground import HELD_OUT, KINDS, SEEN, SPLITS, Question, caption, make_scene, questions, render
 from panmodal.playground.world import PAIRS, Scene, single_object_scene
 
@@ -153,4 +154,5 @@ TASKS: dict[str, tuple[type[Family[Any]], Callable[[Any, Asked], tuple[int, dict
     "playground/vqa": (Chat, _vqa, 2800),
     "playground/retrieval": (Contrastive, _retrieval, 2000),
     "playground/zero-shot": (Contrastive, _zero_shot, 2000),
+    "playground/segment": (Segmenter, segment, 1000),
 }
