@@ -63,6 +63,9 @@ KNOWN = {
     "llava-hf/llava-v1.6-vicuna-7b-hf": "LLaVA-NeXT",
     "llava-hf/llava-onevision-qwen2-0.5b-ov-hf": "LLaVA-OneVision",
     "llava-hf/llava-onevision-qwen2-7b-ov-hf": "LLaVA-OneVision",
+    "facebook/sam-vit-base": "SAM",
+    "facebook/sam-vit-large": "SAM",
+    "facebook/sam-vit-huge": "SAM",
 }
 
 

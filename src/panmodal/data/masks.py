@@ -43,6 +43,13 @@ def from_rle(rle: Mapping[str, Any]) -> Tensor:
     return torch.from_numpy(np.repeat(inside, counts).reshape(width, height).T.copy())
 
 
+def mask_iou(masks: Tensor, truth: Tensor) -> Tensor:
+    """Intersection over union of masks [..., H, W] bool with others of that or a smaller shape -> [...]; 1 of two
+    empty ones"""
+    both, either = (m.flatten(-2).sum(dim=-1) for m in (masks & truth, masks | truth))
+    return torch.where(either > 0, both / either, 1.0)
+
+
 def to_picture(mask: Mask) -> Pil.Image:
     """A mask [H, W] bool in black and white"""
     return Pil.fromarray(np.asarray(mask, np.uint8) * 255)

@@ -26,3 +26,10 @@ def recall_at(k: int, similarity: Tensor, fits: Tensor) -> Tensor:
 def accuracy(scores: Tensor, target: Tensor) -> float:
     """scores [N, classes], target [N] -> the share whose best class is the target"""
     return float((scores.argmax(dim=1) == target).float().mean()) if len(target) else torch.nan
+
+
+def pearson(x: Tensor, y: Tensor) -> float:
+    """The correlation of two rows of numbers [N]; 0 if either does not vary"""
+    x, y = x.double() - x.double().mean(), y.double() - y.double().mean()
+    spread = float(x.norm() * y.norm())
+    return float(x @ y) / spread if spread else 0.0

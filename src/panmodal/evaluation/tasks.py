@@ -14,7 +14,8 @@ from panmodal.data.sample import Image, Message, assistant, user
 from panmodal.errors import InputError, suggest
 from panmodal.evaluation.binding import audio_image, audio_plus_image, audio_text
 from panmodal.evaluation.metrics import accuracy, exact_match, normalised, recall_at
-from panmodal.families import Binding, Chat, Contrastive, Family
+from panmodal.evaluation.segmentation import segment
+from panmodal.families import Binding, Chat, Contrastive, Family, Segmenter
 from panmodal.playground import HELD_OUT, KINDS, SEEN, SPLITS, Question, caption, make_scene, questions, render
 from panmodal.playground.new_words import Lesson
 from panmodal.playground.world import PAIRS, Scene, random_source, shuffled, single_object_scene
@@ -199,4 +200,5 @@ TASKS: dict[str, tuple[type[Family[Any]], Callable[[Any, Asked], tuple[int, dict
     "playground/audio-image": (Binding, audio_image, 1000),
     "playground/audio-text": (Binding, audio_text, 1000),
     "playground/audio-plus-image": (Binding, audio_plus_image, 1000),
+    "playground/segment": (Segmenter, segment, 1000),
 }

@@ -178,9 +178,9 @@ class Segmenter(Family[Sam]):
         self,
         image: Image,
         *,
-        points_per_side: int = 32,
-        min_score: float = 0.88,
-        min_stability: float = 0.95,
+        points_per_side: int | None = None,
+        min_score: float | None = None,
+        min_stability: float | None = None,
         max_overlap: float = 0.7,
         crop_layers: int = 0,
     ) -> list[Segment]:
@@ -189,10 +189,21 @@ class Segmenter(Family[Sam]):
         A grid of clicks has three masks each; those are kept whose predicted IoU and stability are high enough
         and whose box does not overlap a better one's by more than `max_overlap` (IoU). `crop_layers` = n does the same
         again in 4, 16, ... 4 ** n crops, for what is small; a mask from a smaller crop is taken to be the better.
+        The number of clicks and the thresholds are by default those of the configuration's `mask_generation`, or
+        the published 32, 0.88 and 0.95.
         """
+        own = {
+            "points_per_side": 32,
+            "min_score": 0.88,
+            "min_stability": 0.95,
+            **self.config.get("mask_generation", {}),
+        }
+        side = own["points_per_side"] if points_per_side is None else points_per_side
+        score = own["min_score"] if min_score is None else min_score
+        steady = own["min_stability"] if min_stability is None else min_stability
         found: list[tuple[Crop, Segment]] = []
         for crop in crops(*image.pixels.size, crop_layers):
-            segments = self._everything_in(image, crop, points_per_side, min_score, min_stability, max_overlap)
+            segments = self._everything_in(image, crop, side, score, steady, max_overlap)
             found += [(crop, segment) for segment in segments]
         if crop_layers and found:
             boxes = torch.tensor([segment.box for _, segment in found])

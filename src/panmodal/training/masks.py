@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from panmodal.data.masks import from_rle
+from panmodal.data.masks import from_rle, mask_iou
 from panmodal.data.pictures import PaddedTransform
 from panmodal.data.processor import Processor
 from panmodal.data.sample import Batch, Image, Sample
@@ -74,7 +74,7 @@ class Masks:
             logits, scores = model.decode(features, points, kinds, mask, ALL)
             wrong = FOCAL * focal_loss(logits, target) + dice_loss(logits, target)  # [R, 4]
             drawn = wrong[:, 0] + doubtful * wrong[:, 1:].amin(dim=1)
-            total = total + drawn.mean() + F.mse_loss(scores, iou(logits > 0, target))
+            total = total + drawn.mean() + F.mse_loss(scores, mask_iou(logits > 0, target))
             chosen = torch.where(doubtful, 1 + scores[:, 1:].argmax(dim=1), 0)
             mask = logits[rows, chosen].detach()
             click, kind = correction(mask, truth)
@@ -112,11 +112,6 @@ def correction(logits: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
 
 def anywhere(masks: Tensor) -> Tensor:
     """A pixel of each mask [R, H, W], every one equally likely -> [R, 1, 2], x and y"""
-    at = torch.multinomial(masks.flatten(1).float(), 1)
+    chance = torch.rand(masks.shape, device=masks.device).masked_fill(~masks, -1)
+    at = chance.flatten(1).argmax(dim=1, keepdim=True)
     return torch.stack([at % masks.shape[2], at // masks.shape[2]], dim=-1).float()
-
-
-def iou(masks: Tensor, others: Tensor) -> Tensor:
-    """Intersection over union over the last two dimensions"""
-    both = (masks & others).flatten(-2).sum(dim=-1)
-    return both / (masks | others).flatten(-2).sum(dim=-1).clamp(min=1)
