@@ -250,6 +250,14 @@ class Segmenter(Family[Sam]):
 
     def _full(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
         """Masks of low resolution [M, h, w] over the picture [M, H, W]; what was padded is cut off."""
-        side, (width, height) = self.transform.width, self.transform.fitted(*size)
-        padded = F.interpolate(logits[None].float(), (side, side), mode="bilinear")[..., :height, :width]
-        return F.interpolate(padded, size[::-1], mode="bilinear")[0]
+        (width, height), (fit_width, fit_height) = size, self.transform.fitted(*size)
+        rows = stretch(logits.shape[1], self.transform.height, fit_height, height)
+        cols = stretch(logits.shape[2], self.transform.width, fit_width, width)
+        return rows.to(self.device) @ logits.float() @ cols.T.to(self.device)
+
+
+def stretch(low: int, padded: int, fitted: int, full: int) -> Tensor:
+    """Linear interpolation from `low` pixels to `padded`, of which the first `fitted` are stretched to `full`, as one
+    matrix [full, low]; bilinear interpolation is one such product over the rows and one over the columns."""
+    padded_line = F.interpolate(torch.eye(low)[None], padded, mode="linear")
+    return F.interpolate(padded_line[..., :fitted], full, mode="linear")[0].T
