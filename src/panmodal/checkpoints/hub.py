@@ -47,6 +47,11 @@ KNOWN = {
     "Qwen/Qwen3-8B": "Qwen3",
     "llava-hf/llava-1.5-7b-hf": "LLaVA-1.5",
     "llava-hf/llava-1.5-13b-hf": "LLaVA-1.5",
+    "Salesforce/blip-image-captioning-base": "BLIP",
+    "Salesforce/blip-image-captioning-large": "BLIP",
+    "Salesforce/blip-vqa-base": "BLIP",
+    "Salesforce/blip-itm-base-coco": "BLIP",
+    "Salesforce/blip-itm-large-coco": "BLIP",
 }
 
 

@@ -167,6 +167,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {  # what the published files may leave o
     "Llava": {"size": {"shortest_edge": 224}, "do_center_crop": True, "image_mean": _CLIP_MEAN, "image_std": _CLIP_STD},
     "Siglip": _HALF,
     "ViT": {**_HALF, "resample": int(Pil.Resampling.BILINEAR)},
+    "Blip": {"size": {"height": 384, "width": 384}, "image_mean": _CLIP_MEAN, "image_std": _CLIP_STD},
     "Bit": {"size": {"shortest_edge": 224}, "do_center_crop": True, "image_mean": _CLIP_MEAN, "image_std": _CLIP_STD},
 }
 

@@ -11,6 +11,7 @@ from panmodal.checkpoints.hub import locate
 from panmodal.checkpoints.store import read_config
 from panmodal.errors import CheckpointError, suggest
 from panmodal.families.base import Family
+from panmodal.families.blip import BlipHybrid
 from panmodal.families.chat import Chat
 from panmodal.families.clip import Contrastive
 from panmodal.families.language import LanguageChat
@@ -22,6 +23,7 @@ FAMILIES: dict[str, type[Family[Any]]] = {
     "clip": Contrastive,
     "siglip": Contrastive,
     "llava": LlavaChat,
+    "blip": BlipHybrid,
     "clip_vision_model": ImageTower,
     "siglip_vision_model": ImageTower,
     "vit": ImageTower,
@@ -67,6 +69,7 @@ def load(
 
 __all__ = [
     "FAMILIES",
+    "BlipHybrid",
     "Chat",
     "Contrastive",
     "Family",

@@ -99,6 +99,10 @@ class Family(ABC, Generic[M]):
         self.model.to(device=device, dtype=dtype)
         return self
 
+    def does(self, verb: str) -> bool:
+        """Whether it has a verb, and the parts that the verb needs."""
+        return hasattr(self, verb)
+
     def fingerprint(self) -> str:
         """A digest of the configuration, the preprocessing and the weights, for keys of caches."""
         told = [json.dumps(self.config, sort_keys=True, default=str), str(sorted(self.checkpoint.files.items()))]
@@ -118,14 +122,18 @@ def unit(vectors: Tensor) -> Tensor:
     return nn.functional.normalize(vectors.float(), dim=-1).cpu()
 
 
-def embed_images(family: Family[Any], pooled: Callable[[Tensor], Tensor], images: Sequence[Image]) -> Tensor:
-    """Pictures -> [N, D] at unit length; the next few are decoded while some are in the model."""
+def encode_images(family: Family[Any], encoder: Callable[[Tensor], Tensor], images: Sequence[Image]) -> Tensor:
+    """What an encoder makes of pictures, [N, …]; the next few are decoded while some are in the model."""
     groups = [images[i : i + TOGETHER] for i in range(0, len(images), TOGETHER)]
-    vectors = []
     with ThreadPoolExecutor(1) as ahead, torch.inference_mode():
-        for pixels in ahead.map(family.processor.pictures, groups):
-            vectors.append(unit(pooled(pixels.to(family.device, family.dtype))))
-    return torch.cat(vectors) if vectors else torch.empty(0)
+        pixels = ahead.map(family.processor.pictures, groups)
+        found = [encoder(some.to(family.device, family.dtype)) for some in pixels]
+    return torch.cat(found) if found else torch.empty(0)
+
+
+def embed_images(family: Family[Any], pooled: Callable[[Tensor], Tensor], images: Sequence[Image]) -> Tensor:
+    """Pictures -> [N, D] at unit length"""
+    return encode_images(family, lambda pixels: unit(pooled(pixels)), images)
 
 
 def embed_texts(
