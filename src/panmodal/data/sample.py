@@ -13,7 +13,7 @@ import binascii
 import hashlib
 import io
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -191,6 +191,15 @@ class Batch:
     def to(self, device: str | torch.device) -> Batch:
         present = {f.name: t for f in fields(self) if (t := getattr(self, f.name)) is not None}
         return Batch(**{name: t.to(device) for name, t in present.items()})
+
+    def by_length(self, groups: int = 4) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """The texts in groups of like length, so that little is spent on padding: which rows, their ids
+        and their pad."""
+        pad = self.ids == self.ids if self.pad is None else self.pad
+        lengths = pad.sum(dim=1)
+        for rows in lengths.argsort().chunk(groups):
+            longest = int(lengths[rows].max())
+            yield rows, self.ids[rows, :longest], pad[rows, :longest]
 
 
 def as_conversation(said: str | Message | Iterable[Message]) -> Conversation:

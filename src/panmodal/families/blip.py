@@ -146,6 +146,9 @@ class BlipHybrid(Family[Blip]):
             context=text["max_position_embeddings"],
         )
 
+    def image_tower(self) -> tuple[ImageEncoder, dict[str, Any]]:
+        return self.model.image, {"model_type": "blip_vision_model", **self.config["vision_config"]}
+
     def does(self, verb: str) -> bool:
         layout = self.model.layout
         has = {"embed": layout.contrast, "match": layout.match, "caption": layout.caption}

@@ -12,7 +12,7 @@ detail, and questions of fourteen kinds with answers, programs and rationales:
 from panmodal.playground.programs import run
 from panmodal.playground.questions import KINDS, Question, questions
 from panmodal.playground.render import boxes, masks, render
-from panmodal.playground.words import LEVELS, caption
+from panmodal.playground.words import LEVELS, caption, objects_named
 from panmodal.playground.world import (
     COLOURS,
     HELD_OUT,
@@ -22,6 +22,7 @@ from panmodal.playground.world import (
     Object,
     Scene,
     make_scene,
+    one_changed,
     single_object_scene,
 )
 
@@ -40,6 +41,8 @@ __all__ = [
     "caption",
     "make_scene",
     "masks",
+    "objects_named",
+    "one_changed",
     "questions",
     "render",
     "run",

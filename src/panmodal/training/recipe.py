@@ -23,8 +23,9 @@ class ModelSpec:
 
     `load`: a checkpoint by name. `config`: an untrained model of a published configuration, with a
     `tokenizer` ("playground", or a checkpoint that has one), an `image_processor` and a
-    `chat_template` as needed. `vision`, `connector` and `language`: composed of these,
-    features read after the vision's layer `vision_layer`.
+    `chat_template` as needed; with `vision`, its image encoder and image processor are that model's.
+    `vision`, `connector` and `language`: composed of these, features read after the vision's layer
+    `vision_layer`.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")

@@ -42,6 +42,7 @@ class Playground:
 SOURCES: dict[str, Source] = {
     "playground/captions": Playground(speech.caption_sample),
     "playground/singles": Playground(speech.single_sample),
+    "playground/matches": Playground(speech.match_sample),
     "playground/regions": Playground(speech.region_sample),
     "playground/digits": Playground(speech.digit_sample),
     "playground/lookups": Playground(partial(speech.instruction_sample, kinds=speech.ONE)),
@@ -94,7 +95,7 @@ def build(spec: ModelSpec | str) -> Family[Any]:
     """The model that a recipe starts from."""
     if isinstance(spec, str):
         return load(spec)  # type: ignore[no-any-return]
-    given = [key for key in ("load", "config", "vision") if getattr(spec, key)]
+    given = [key for key in ("load", "config", "language") if getattr(spec, key)]
     if len(given) != 1:
         raise InputError("a recipe's model needs exactly one of load, config, or vision with language")
     if spec.load:
@@ -103,13 +104,20 @@ def build(spec: ModelSpec | str) -> Family[Any]:
         kind = spec.config.get("model_type")
         if kind not in FAMILIES:
             raise InputError(f"unknown model_type {kind!r}{suggest(str(kind), FAMILIES)}")
-        return FAMILIES[kind].fresh(spec.config, _files(spec))
-    if spec.language is None:
-        raise InputError("a composed model needs a language model beside its vision")
+        if spec.vision is None:
+            return FAMILIES[kind].fresh(spec.config, _files(spec))
+        vision = build(spec.vision)
+        tower, seen = vision.image_tower()
+        files = {**_files(spec), "preprocessor_config.json": json.dumps(vision.checkpoint.image_processor).encode()}
+        family = FAMILIES[kind].fresh({**spec.config, "vision_config": seen}, files)
+        family.image_tower()[0].load_state_dict(tower.state_dict())
+        return family
+    if spec.vision is None or spec.language is None:
+        raise InputError("a composed model needs a vision and a language model")
     language = build(spec.language)
     if not isinstance(language, Chat):
         raise InputError(f"{spec.language!r} is no language model")
-    return compose(build(str(spec.vision)), spec.connector, language, spec.vision_layer)
+    return compose(build(spec.vision), spec.connector, language, spec.vision_layer)
 
 
 def _files(spec: ModelSpec) -> dict[str, bytes]:
