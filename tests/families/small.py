@@ -20,6 +20,14 @@ SPOKEN = dict(**TOWER, vocab_size=344, max_position_embeddings=256, tie_word_emb
 CONFIGS = {
     "clip": dict(model_type="clip", vision_config=SEEN, text_config=READ, projection_dim=16),
     "siglip": dict(model_type="siglip", vision_config=SEEN, text_config=READ),
+    "blip": dict(
+        model_type="blip",
+        architectures=["BlipForPreTraining"],
+        vision_config=SEEN,
+        text_config=dict(**TOWER, vocab_size=344, max_position_embeddings=96, bos_token_id=2, sep_token_id=3),
+        image_text_hidden_size=16,
+        tie_encoder_decoder=True,
+    ),
     "llama": dict(model_type="llama", **SPOKEN),
     "qwen3": dict(model_type="qwen3", num_key_value_heads=2, head_dim=8, **SPOKEN),
     "gpt2": dict(model_type="gpt2", n_embd=32, n_layer=2, n_head=4, vocab_size=344, n_positions=256),
@@ -51,4 +59,4 @@ def small(name: str, std: float = 0.1) -> Family:
 
 NAMES = [*CONFIGS, "llava", "llava-linear", "llava-pixel_shuffle"]
 CHATS = ["llama", "qwen3", "gpt2", "opt", "llava", "llava-pixel_shuffle"]
-EMBEDDERS = ["clip", "siglip", "vit", "dinov2", "bert"]
+EMBEDDERS = ["clip", "siglip", "blip", "vit", "dinov2", "bert"]

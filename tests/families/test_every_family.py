@@ -7,6 +7,7 @@ import torch
 
 import panmodal as pm
 import panmodal.families.chat
+from panmodal.cache import Source
 from panmodal.data.sample import Image, Sample, assistant, user
 from panmodal.data.template import ChatTemplate
 from panmodal.playground import caption, make_scene, render
@@ -46,6 +47,12 @@ def output(family, name):
     if name in ("clip", "siglip"):
         batch = family.processor.texts(["a red circle", "two blue stars and a green square"])
         return model(images, batch.ids, batch.pad).flatten()
+    if name == "blip":
+        batch = family.processor.texts(["a red circle", "two blue stars and a green square"])
+        source = Source(model.image(images))
+        alike = model.logits(model.embed_images(images), model.embed_texts(batch.ids, batch.pad))
+        fits, said = model.match(source, batch.ids, batch.pad), model.decoder(batch.ids, source=source)
+        return torch.cat([alike.flatten(), fits.flatten(), said.flatten()])
     if name in ("vit", "dinov2"):
         return model(images).flatten()
     if name == "bert":
@@ -66,7 +73,7 @@ def test_every_parameter_matters(name):
     with torch.no_grad():
         before = output(family, name)
         for parameter_name, parameter in family.model.named_parameters():
-            if parameter_name.endswith("attn.k.bias"):
+            if parameter_name.endswith(("attn.k.bias", "cross.k.bias")):
                 continue
             kept = parameter.clone()
             parameter.add_(torch.randn_like(parameter))
@@ -74,7 +81,7 @@ def test_every_parameter_matters(name):
             parameter.copy_(kept)
 
 
-STAGES = {"clip": "contrastive", "siglip": "sigmoid", "vit": "", "dinov2": "", "bert": ""}
+STAGES = {"clip": "contrastive", "siglip": "sigmoid", "blip": "blip", "vit": "", "dinov2": "", "bert": ""}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -83,13 +90,19 @@ def test_overfits_four_samples(name):
     objective = STAGES.get(name, "answers")
     if not objective:
         return overfit_tower(family, name)
-    rate, count = (3e-3, 200) if objective == "answers" else (2e-3, 250)
+    rate, count = {"answers": (3e-3, 200), "blip": (3e-3, 150)}.get(objective, (2e-3, 250))
     stage = Stage("four", objective, "", {"all": rate}, steps=count, batch=4, warmup=0.1)
     steps = list(train(family, Four(with_picture=objective != "answers" or name.startswith("llava")), stage))
     assert steps[-1].loss < 0.1 * steps[0].loss
     if name in CHATS:
         for sample in Four(name.startswith("llava")).samples:
             assert family.reply(sample.messages[0], max_tokens=40).text == sample.messages[1].text
+    if name == "blip":
+        pictures, texts = zip(*((s.images[0], s.messages[1].text) for s in samples(True)), strict=True)
+        assert family.caption_all(pictures) == list(texts)
+        for i, picture in enumerate(pictures):
+            fits = family.match(picture, texts)
+            assert fits[i] == max(fits) > 0.5
     return None
 
 
@@ -115,7 +128,7 @@ def test_an_embedding_does_not_depend_on_its_neighbours(name):
     family = small(name)
     images = [scene_picture(i) for i in range(11)] if name != "bert" else []
     texts = ["a red circle", "two blue stars", "a large green square with the digit 7 at the top left"]
-    items = [*images, *(texts if name in ("clip", "siglip", "bert") else [])]
+    items = [*images, *(texts if name in ("clip", "siglip", "blip", "bert") else [])]
     together = family.embed(items)
     assert together.shape[0] == len(items)
     torch.testing.assert_close(together.norm(dim=-1), torch.ones(len(items)))

@@ -9,18 +9,18 @@ import sys
 
 import typer
 
-from panmodal.cli import ask, bench, chat, classify, embed, evaluate, models, playground, search, train
+from panmodal.cli import ask, bench, caption, chat, classify, embed, evaluate, match, models, playground, search, train
 from panmodal.errors import PanmodalError
 
 app = typer.Typer(
     name="panmodal",
-    help="Multimodal foundation models: ask, embed, classify, search, train, evaluate.",
+    help="Multimodal foundation models: ask, caption, match, embed, classify, search, train, evaluate.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (ask, chat, embed, classify, search, train, evaluate, models, playground, bench):
+for module in (ask, chat, caption, match, embed, classify, search, train, evaluate, models, playground, bench):
     app.command(module.NAME, epilog=f"Example: `{module.EXAMPLE}`")(module.run)
 
 

@@ -14,7 +14,7 @@ EXAMPLE = "panmodal eval tiny/chat playground/vqa --split held-out --json"
 
 def run(
     model: Annotated[str, typer.Argument(help="A built-in model, a folder, or owner/name[@revision] on the hub.")],
-    task: Annotated[str, typer.Argument(help="playground/vqa, playground/retrieval or playground/zero-shot.")],
+    task: Annotated[str, typer.Argument(help="playground/ and vqa, retrieval, zero-shot, match or caption.")],
     split: Annotated[str, typer.Option(help="test, or held-out: attribute pairs that training never showed.")] = "test",
     count: Annotated[
         int | None, typer.Option(min=1, help="How many examples; by default the task's own number.")

@@ -24,7 +24,8 @@ def run(
         from panmodal.families import load
 
         model = load(name)
-        verbs = [v for v in ("embed", "classify", "reply", "stream") if hasattr(model, v)]
+        known = ("embed", "classify", "match", "caption", "answer", "reply", "stream")
+        verbs = [v for v in known if model.does(v)]
         count = sum(p.numel() for p in model.model.parameters())
         if json:
             print_json({"model": name, "family": type(model).__name__, "parameters": count, "verbs": verbs})

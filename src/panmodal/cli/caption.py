@@ -1,0 +1,40 @@
+"""`panmodal caption`: what pictures show, in words."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from panmodal.cli.shared import AllowPickle, Device, Json, load_model, model_option, pictures, print_json, progress
+
+NAME = "caption"
+EXAMPLE = "panmodal caption examples/scene.png"
+TOGETHER = 32
+
+
+def run(
+    inputs: Annotated[list[str], typer.Argument(help="Pictures, folders of them, or - for one on standard input.")],
+    prompt: Annotated[str, typer.Option(help='How captions begin, such as "a photograph of".')] = "",
+    beams: Annotated[int, typer.Option(help="More than 1: search for the likeliest caption.")] = 1,
+    model: str = model_option("tiny/blip"),
+    device: Device = "cpu",
+    allow_pickle: AllowPickle = False,
+    json: Json = False,
+) -> None:
+    """Say what each of some pictures shows."""
+    from panmodal.cli.hint import FOR_CAPTIONS, hint
+
+    family = load_model(model, "caption", device, allow_pickle)
+    named = list(pictures(inputs))
+    with progress("captioning") as update:
+        for start in range(0, len(named), TOGETHER):
+            some = named[start : start + TOGETHER]
+            said = family.caption_all([image for _, image in some], prompt, beams=beams)
+            for (name, image), text in zip(some, said, strict=True):
+                if json:
+                    print_json({"model": model, "image": name, "caption": text})
+                else:
+                    print(text if len(named) == 1 else f"{name}: {text}", flush=True)
+                hint(model, [image], FOR_CAPTIONS)
+            update(start + len(some), len(named))
