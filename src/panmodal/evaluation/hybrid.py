@@ -33,7 +33,7 @@ def match(model: BlipHybrid, asked: Asked) -> tuple[int, dict[str, Any]]:
         true, false = model.match(Image(render(scene)), [caption(scene), caption(changed)])
         right["fits"].append(true > 0.5)
         right[f"another_{attribute}"].append(false <= 0.5)
-        asked.progress(seed + 1, scenes)
+        asked.progress(2 * (seed + 1), 2 * scenes)
     every = [hit for hits in right.values() for hit in hits]
     kinds = {kind: sum(hits) / len(hits) for kind, hits in sorted(right.items())}
     return len(every), {"accuracy": sum(every) / len(every), "by_kind": kinds}
