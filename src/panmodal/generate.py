@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from panmodal.cache import Cache, Source
-from panmodal.errors import InputError
+from panmodal.errors import InputError, suggest
 from panmodal.language import LanguageModel
 
 ENDED = -1  # what a row yields after its end
@@ -49,6 +50,21 @@ class Sampling:
                 raise InputError(f"{name} is {value}; it must lie between {low} and {high}")
         if self.beams > 1 and self.temperature > 0:
             raise InputError("beams search for the likeliest sequence: use them with temperature 0")
+
+    @classmethod
+    def fitting(cls, options: Mapping[str, Any], prompt: int, context: int) -> Self:
+        """Of options by name, with no more `max_tokens` than a prompt leaves of the context.
+        Raises InputError for an unknown option, or a prompt that leaves none."""
+        known = [f.name for f in fields(cls)]
+        for name in options:
+            if name not in known:
+                raise InputError(f"unknown option {name!r}{suggest(name, known)}")
+        stop = options.get("stop", ())
+        stop = (stop,) if isinstance(stop, str) else tuple(stop)
+        sampling, room = cls(**{**options, "stop": stop}), context - prompt
+        if room < 1:
+            raise InputError(f"the prompt has {prompt} tokens and fills the model's context of {context}")
+        return replace(sampling, max_tokens=min(sampling.max_tokens, room))
 
 
 @torch.inference_mode()

@@ -12,18 +12,33 @@ from panmodal.cache import Cache, Source
 from panmodal.data.sample import Batch
 from panmodal.embeddings import TokenEmbedding
 from panmodal.errors import InputError
-from panmodal.transformer import Transformer, TransformerConfig
+from panmodal.transformer import ACTIVATIONS, Block, MakeBlock, Transformer, TransformerConfig
 
 
 class LanguageModel(nn.Module):
-    """Words in, logits out. `context` is the longest sequence it was made for, in tokens."""
+    """Words in, logits out. `context` is the longest sequence it was made for, in tokens.
 
-    def __init__(self, embed: TokenEmbedding, config: TransformerConfig, context: int, tied: bool = False) -> None:
+    `bert_head` puts BERT's prediction head at the end in place of a linear map.
+    """
+
+    def __init__(
+        self,
+        embed: TokenEmbedding,
+        config: TransformerConfig,
+        context: int,
+        tied: bool = False,
+        block: MakeBlock = Block,
+        bert_head: bool = False,
+    ) -> None:
         super().__init__()
-        self.embed, self.body, self.context = embed, Transformer(config), context
+        self.embed, self.body, self.context = embed, Transformer(config, block), context
         vocab, word_dim = embed.vectors.weight.shape
-        self.narrow = nn.Linear(config.dim, word_dim, bias=False) if word_dim != config.dim else nn.Identity()
-        self.head = nn.Linear(word_dim, vocab, bias=False)
+        self.narrow: nn.Module = nn.Identity()
+        if bert_head:
+            self.narrow = BertTransform(config)
+        elif word_dim != config.dim:
+            self.narrow = nn.Linear(config.dim, word_dim, bias=False)
+        self.head = nn.Linear(word_dim, vocab, bias=bert_head)
         self.tied = tied
         self.tie()
 
@@ -36,17 +51,22 @@ class LanguageModel(nn.Module):
     def dim(self) -> int:
         return self.body.config.dim
 
-    def forward(self, ids: Tensor, pad: Tensor | None = None, cache: Cache | None = None) -> Tensor:
-        """ids [B, T] -> logits [B, T, vocab]. `pad` [B, S] is True where a token, cached or new, is real."""
-        return self.logits(self.hidden(ids, pad, cache))
+    def forward(
+        self, ids: Tensor, pad: Tensor | None = None, cache: Cache | None = None, source: Source | None = None
+    ) -> Tensor:
+        """ids [B, T] -> logits [B, T, vocab]. `pad` [B, S] is True where a token, cached or new, is real;
+        `source` is what cross-attention, where the blocks have it, looks at."""
+        return self.logits(self.hidden(ids, pad, cache, source))
 
     def read(self, batch: Batch) -> Tensor:
         """-> hidden states [B, T, D]"""
         return self.hidden(batch.ids, batch.pad)
 
-    def hidden(self, ids: Tensor, pad: Tensor | None = None, cache: Cache | None = None) -> Tensor:
+    def hidden(
+        self, ids: Tensor, pad: Tensor | None = None, cache: Cache | None = None, source: Source | None = None
+    ) -> Tensor:
         """ids [B, T] -> hidden states [B, T, D]"""
-        return self.decode(self.embed.words(ids), pad, cache)
+        return self.decode(self.embed.words(ids), pad, cache, source)
 
     def decode(
         self, x: Tensor, pad: Tensor | None = None, cache: Cache | None = None, source: Source | None = None
@@ -76,6 +96,20 @@ def with_words(weights: dict[str, Tensor], rows: int) -> dict[str, Tensor]:
         known = weights[name]
         grown[name] = torch.cat([known, known.mean(dim=0, keepdim=True).expand(rows - len(known), -1)])
     return grown
+
+
+class BertTransform(nn.Module):
+    """What BERT's prediction head does with hidden states before words are scored, each with a bias."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.dense, self.norm = nn.Linear(config.dim, config.dim), config.make_norm()
+        self.activation = ACTIVATIONS[config.activation]
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """[B, T, D] -> [B, T, D]"""
+        out: Tensor = self.norm(self.activation(self.dense(hidden)))
+        return out
 
 
 def splice(x: Tensor, slots: Tensor, vectors: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from PIL import Image as Pil
 
 from panmodal.cli import app
 from panmodal.data.sounds import to_wav
+from panmodal.families import BlipHybrid
 from panmodal.playground import make_scene, render, sound
 from tests.checkpoints.test_store import change, llama
 from tests.families.small import small
@@ -40,8 +41,10 @@ COMMANDS = [
 @pytest.fixture(scope="module")
 def models(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("models")
-    for name in ("clip", "imagebind", "llava", "llama", "vit", "flamingo"):
+    for name in ("clip", "imagebind", "llava", "llama", "vit", "flamingo", "blip"):
         small(name, std=0.3).save(folder / name)
+    answers = {**small("blip").config, "architectures": ["BlipForQuestionAnswering"]}
+    BlipHybrid.fresh(answers, small("blip").checkpoint.files).save(folder / "blip-vqa")
     return folder
 
 
@@ -139,6 +142,43 @@ def test_chat(quick, command, models, scenes, monkeypatch):
     one_line_error(command("chat", "--model", models / "llava"), "no file nowhere.png")
     monkeypatch.setattr(sys, "stdin", io.StringIO("/imagine\n"))
     one_line_error(command("chat", "--model", models / "llava"), "/imagine is no command", "/image PATH")
+
+
+def test_caption(command, models, scenes):
+    told = command("caption", scenes, "--model", models / "blip", "--prompt", "a red", "--json")
+    lines = [json.loads(line) for line in told.out.splitlines()]
+    assert [line["image"] for line in lines] == [str(scenes / f"{i}.png") for i in range(6)]
+    assert all(line["caption"].startswith("a red") for line in lines)
+    one = command("caption", scenes / "0.png", "--model", models / "blip", "--prompt", "a red")
+    assert one.out == lines[0]["caption"] + "\n"
+    assert "0.png: " in command("caption", scenes, "--model", models / "blip", "--beams", 2).out
+    asked = ("caption", scenes / "0.png", "--model")
+    one_line_error(command(*asked, models / "blip-vqa"), "BlipHybrid, which does not caption", "`panmodal models`")
+    one_line_error(command(*asked, models / "blip", "--beams", 0), "beams is 0")
+    one_line_error(command(*asked, models / "blip", "--prompt", "red " * 100), "fills the model's context of 96")
+
+
+def test_match(command, models, scenes, monkeypatch):
+    asked = ("match", scenes / "0.png")
+    told = command(*asked, "a red circle", "two blue stars", "--model", models / "blip", "--json")
+    lines = [json.loads(line) for line in told.out.splitlines()]
+    assert [line["text"] for line in lines] == ["a red circle", "two blue stars"]
+    assert all(0 <= line["match"] <= 1 for line in lines)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("a red circle\ntwo blue stars\n"))
+    piped = command(*asked, "-", "--model", models / "blip").out.splitlines()
+    assert [line.split("%  ") for line in piped] == [[f"{x['match']:7.1%}"[:-1], x["text"]] for x in lines]
+    one_line_error(command("match", scenes, "red", "--model", models / "blip"), "one picture", "holds 6")
+    one_line_error(command(*asked, "red", "--model", models / "clip"), "Contrastive, which does not match")
+
+
+def test_ask_and_embed_with_a_blip(command, models, scenes):
+    asked = ("ask", scenes / "0.png", "how many?", "--max-tokens", 5, "--model")
+    assert command(*asked, models / "blip-vqa").code == 0
+    one_line_error(command(*asked, models / "blip"), "does not reply")
+    told = command("embed", scenes / "0.png", "--text", "red", "--model", models / "blip", "--json")
+    assert [len(json.loads(line)["embedding"]) for line in told.out.splitlines()] == [16, 16]
+    verbs = {name: json.loads(command("models", models / name, "--json").out)["verbs"] for name in ("blip", "blip-vqa")}
+    assert verbs == {"blip": ["embed", "match", "caption"], "blip-vqa": ["answer", "reply"]}
 
 
 def test_embed(command, models, scenes, tmp_path):

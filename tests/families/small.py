@@ -28,6 +28,14 @@ QUERIED = dict(
 CONFIGS = {
     "clip": dict(model_type="clip", vision_config=SEEN, text_config=READ, projection_dim=16),
     "siglip": dict(model_type="siglip", vision_config=SEEN, text_config=READ),
+    "blip": dict(
+        model_type="blip",
+        architectures=["BlipForPreTraining"],
+        vision_config=SEEN,
+        text_config=dict(**TOWER, vocab_size=344, max_position_embeddings=96, bos_token_id=2, sep_token_id=3),
+        image_text_hidden_size=16,
+        tie_encoder_decoder=True,
+    ),
     "llama": dict(model_type="llama", **SPOKEN),
     "qwen3": dict(model_type="qwen3", num_key_value_heads=2, head_dim=8, **SPOKEN),
     "gpt2": dict(model_type="gpt2", n_embd=32, n_layer=2, n_head=4, vocab_size=344, n_positions=256),
@@ -109,4 +117,4 @@ SEERS = [
     "idefics",
 ]  # those that are shown pictures
 CHATS = ["llama", "qwen3", "gpt2", "opt", *SEERS]
-EMBEDDERS = ["clip", "siglip", "blip2-itm", "imagebind", "vit", "dinov2", "bert"]
+EMBEDDERS = ["clip", "siglip", "blip", "blip2-itm", "imagebind", "vit", "dinov2", "bert"]

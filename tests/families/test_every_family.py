@@ -72,6 +72,12 @@ def output(family, name):
     if name == "imagebind":
         others, pad = bound()
         return torch.cat([x.flatten() for x in model(family.processor.pictures(pictures), others, pad).values()])
+    if name == "blip":
+        batch, images = family.processor.texts(TEXTS), family.processor.pictures(pictures)
+        source = Source(model.image(images))
+        alike = model.logits(model.embed_images(images), model.embed_texts(batch.ids, batch.pad))
+        fits, said = model.match(source, batch.ids, batch.pad), model.decoder(batch.ids, source=source)
+        return torch.cat([alike.flatten(), fits.flatten(), said.flatten()])
     if name in ("clip", "siglip", "blip2-itm"):
         batch, images = family.processor.texts(TEXTS), family.processor.pictures(pictures)
         alike = model(images, batch.ids, batch.pad).flatten()
@@ -112,6 +118,7 @@ STAGES = {
     "imagebind": "anchored",
     "clip": "contrastive",
     "siglip": "sigmoid",
+    "blip": "blip",
     "blip2-itm": "representation",
     "vit": "",
     "dinov2": "",
@@ -125,13 +132,19 @@ def test_overfits_four_samples(name):
     objective = STAGES.get(name, "answers")
     if not objective:
         return overfit_tower(family, name)
-    rate, count = (3e-3, 200) if objective == "answers" else (2e-3, 250)
+    rate, count = {"answers": (3e-3, 200), "blip": (3e-3, 150)}.get(objective, (2e-3, 250))
     stage = Stage("four", objective, "", {"all": rate}, steps=count, batch=4, warmup=0.1)
     steps = list(train(family, Four(with_picture=objective != "answers" or name not in CHATS[:4]), stage))
     assert steps[-1].loss < 0.1 * steps[0].loss
     if name in CHATS:
         for sample in Four(name in SEERS).samples:
             assert family.reply(sample.messages[0], max_tokens=40).text == sample.messages[1].text
+    if name == "blip":
+        pictures, texts = zip(*((s.images[0], s.messages[1].text) for s in samples(True)), strict=True)
+        assert family.caption_all(pictures) == list(texts)
+        for i, picture in enumerate(pictures):
+            fits = family.match(picture, texts)
+            assert fits[i] == max(fits) > 0.5
     return None
 
 

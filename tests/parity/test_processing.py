@@ -28,6 +28,7 @@ IMAGE_PROCESSORS = {
         image_mean=[0.485, 0.456, 0.406],
         image_std=[0.229, 0.224, 0.225],
     ),
+    "blip": lambda: tf.BlipImageProcessorPil(),
     "llava-pad": lambda: tf.LlavaImageProcessorPil(do_pad=True),
 }
 
@@ -52,7 +53,7 @@ def test_photographs(name, photos, tmp_path):
     check(IMAGE_PROCESSORS[name](), photos, tmp_path)
 
 
-@pytest.mark.parametrize("name", ["clip", "siglip", "vit", "dinov2"])
+@pytest.mark.parametrize("name", ["clip", "siglip", "vit", "dinov2", "blip"])
 @pytest.mark.parametrize("size", [(31, 17), (500, 20), (97, 1024), (224, 224), (1, 1)])
 def test_odd_sizes(name, size, tmp_path):
     picture = Pil.fromarray(np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8))

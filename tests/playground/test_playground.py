@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections import Counter, defaultdict
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,6 +25,8 @@ from panmodal.playground import (
     caption,
     make_scene,
     masks,
+    objects_named,
+    one_changed,
     questions,
     render,
     run,
@@ -37,12 +40,14 @@ from panmodal.playground.speech import (
     caption_sample,
     digit_sample,
     instruction_sample,
+    match_sample,
     region_sample,
     single_sample,
     text_sample,
     thought_sample,
     tokenizer,
 )
+from panmodal.playground.world import random_source
 from panmodal.training.stages import OBJECTIVES
 
 
@@ -117,6 +122,39 @@ def test_captions():
         assert f"at {thing.x} {thing.y}" in caption(scene, "exact")
     with pytest.raises(InputError, match="did you mean 'brief'"):
         caption(scene, "breif")
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_objects_named_in_captions(level):
+    for seed in range(50):
+        scene = make_scene(seed, "held-out")
+        assert objects_named(caption(scene, level)) == Counter((o.colour, o.shape) for o in scene.objects)
+    assert objects_named("no red stars, a redder star and three small pink crosses") == {
+        ("red", "star"): 0,
+        ("pink", "cross"): 3,
+    }
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_a_near_miss_differs_in_one_word(split):
+    seen = Counter()
+    for seed in range(200):
+        scene = make_scene(seed, split)
+        attribute, other = one_changed(scene, random_source("test", seed))
+        words, others = caption(scene).split(), caption(other).split()
+        assert sum(a != b for a, b in zip(words, others, strict=True)) == 1
+        changed = [(a, b) for a, b in zip(scene.objects, other.objects, strict=True) if a != b]
+        assert [replace(a, **{attribute: getattr(b, attribute)}) for a, b in changed] == [b for _, b in changed]
+        assert split == "held-out" or all((o.colour, o.shape) in SEEN for o in other.objects)
+        seen[attribute] += 1
+    assert seen.keys() == {"colour", "shape", "size", "digit"}
+
+
+def test_matches_bring_a_caption_and_a_near_miss():
+    for seed in range(60):
+        sample = match_sample(seed)
+        said, miss = sample.messages[1].text, sample.about["near_miss"]
+        assert said != miss and said in {caption(make_scene(seed), level) for level in LEVELS[:2]}
 
 
 def test_there_are_all_kinds_and_each_is_asked():

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,9 +17,12 @@ from PIL import Image as Pil
 import panmodal as pm
 from panmodal.data.sample import Batch, Sample, assistant, user
 from panmodal.errors import InputError, TrainingError
-from panmodal.playground.speech import caption_sample
+from panmodal.families import BlipHybrid
+from panmodal.playground.speech import caption_sample, match_sample
 from panmodal.training import Stage, losses, read_recipe, run_recipe, train
+from panmodal.training.hybrid import hard_negatives
 from panmodal.training.loop import schedule
+from panmodal.training.run import build
 from panmodal.training.stages import OBJECTIVES, _in_boxes, parameter_groups
 from panmodal.training.state import whole
 from panmodal.training.stream import Position, batches, sample_number
@@ -69,6 +73,58 @@ def test_sigmoid_loss_is_that_of_its_paper():
         [torch.log(torch.sigmoid(s * z)) for s, z in zip(signs.flatten(), logits.flatten(), strict=True)]
     )
     assert losses.sigmoid_loss(logits) == pytest.approx(expected.sum().item() / 4, abs=1e-5)
+
+
+def test_hard_negatives_are_drawn_by_likeness_and_are_never_alike():
+    logits = torch.tensor([[9.0, 5.0, 4.0, -9.0], [0.0, 9.0, 0.0, 0.0], [1.0, 1.0, 9.0, 1.0]])
+    alike = torch.tensor([[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 1]], dtype=torch.bool)
+    drawn = Counter()
+    for _ in range(400):
+        rows, columns = hard_negatives(logits, alike)
+        drawn.update(zip(rows.tolist(), columns.tolist(), strict=True))
+    assert drawn.keys() == {(0, 1), (0, 2), (1, 2), (1, 3)}  # what fits all texts has no negative
+    assert drawn[0, 1] / 400 == pytest.approx(1 / (1 + math.exp(-1)), abs=0.1)
+    assert drawn[1, 2] / 400 == pytest.approx(0.5, abs=0.1)
+
+
+class Matched:
+    size = 4
+
+    def sample(self, index):
+        return match_sample(index)
+
+
+def test_blip_learns_with_near_misses_and_without():
+    objective, family = OBJECTIVES["blip"], small("blip", std=0.05)
+    encoded = [objective.encode(family.processor, Matched().sample(i)) for i in range(4)]
+    batch = objective.batch(family.processor, encoded)
+    assert len(batch.ids) == 8 and len(batch.images) == objective.weight(batch) == 4
+    judged = []
+    match = family.model.match
+    family.model.match = lambda source, ids, pad: judged.append(len(ids)) or match(source, ids, pad)
+    objective.loss(family.model, batch).backward()
+    assert sum(judged) == 4 + 4 + 4 + 4  # true pairs, a hard text and a hard picture for each, near misses
+    assert all(p.grad is not None for p in family.model.parameters())
+    some = objective.batch(family.processor, [(*encoded[0][:2], ""), *encoded[1:]])
+    assert len(some.ids) == 4
+    alone = objective.loss(family.model, objective.batch(family.processor, encoded[:1]))
+    assert alone.isfinite()  # nothing in the batch to be told apart from
+
+
+def test_each_picture_is_encoded_once():
+    family, seen = small("blip"), []
+    family.model.image.register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
+    list(train(family, Matched(), Stage("one", "blip", "", {"all": 1e-3}, steps=1, batch=4)))
+    assert seen == [4]
+
+
+def test_what_an_objective_needs_of_a_blip():
+    files = small("blip").checkpoint.files
+    captioner = BlipHybrid.fresh({**small("blip").config, "architectures": ["BlipForConditionalGeneration"]}, files)
+    steps = train(captioner, Matched(), Stage("two", "captions", "", {"all": 1e-3}, steps=2, batch=4))
+    assert all(math.isfinite(step.loss) for step in steps)
+    with pytest.raises(InputError, match="must be BlipForPreTraining"):
+        list(train(captioner, Matched(), Stage("two", "blip", "", {"all": 1e-3}, steps=2, batch=4)))
 
 
 class Named:
@@ -429,7 +485,16 @@ def test_data_that_is_not_there(recipe):
         run_recipe(read_recipe(recipe(1), ["stages.0.data=playground/txt"]), quiet=True)
 
 
-@pytest.mark.parametrize("name", ["clip", "chat", "bind"])
+def test_a_model_with_the_image_encoder_of_another():
+    spec = read_recipe(Path(__file__).parents[2] / "recipes" / "tiny" / "blip.toml").model
+    family, clip = build(spec), pm.load("tiny/clip")
+    for name, weight in clip.model.image.state_dict().items():
+        assert torch.equal(family.model.image.state_dict()[name], weight)
+    assert family.checkpoint.image_processor == clip.checkpoint.image_processor
+    assert family.config["vision_config"]["model_type"] == "clip_vision_model"
+
+
+@pytest.mark.parametrize("name", ["clip", "chat", "bind", "blip"])
 def test_the_recipes_that_are_shipped(name):
     recipe = read_recipe(Path(__file__).parents[2] / "recipes" / "tiny" / f"{name}.toml")
     assert recipe.name == f"tiny/{name}"

@@ -247,23 +247,25 @@ def to_ours(name: str, names: Names) -> To | None:
 def to_theirs(ours: Iterable[str], names: Names) -> dict[str, To]:
     """The published tensors that our tensors make up, by a settled table.
 
-    Raises KeyError for a tensor of ours that the table does not place.
+    One of ours may be written under several names, as what two published parts share. Raises KeyError
+    for a tensor of ours that the table does not place.
     """
-    inverse = {
-        our_path: theirs for theirs, to in names.items() for our_path in ((to,) if isinstance(to, str) else to.names)
-    }
+    inverse: dict[str, list[str]] = {}
+    for theirs, to in names.items():
+        for our_path in (to,) if isinstance(to, str) else to.names:
+            inverse.setdefault(our_path, []).append(theirs)
     found: dict[str, To] = {}
     for name in ours:
         path, numbers = next(_numbers_out(name))
         if path in inverse:
-            theirs = inverse[path]
+            places = inverse[path]
         else:
             module, _, leaf = path.rpartition(".")
-            theirs = f"{inverse[module]}.{leaf}"
-        theirs = theirs.format(*numbers)
-        to = to_ours(theirs, names)
-        assert to is not None
-        found[theirs] = to
+            places = [f"{theirs}.{leaf}" for theirs in inverse[module]]
+        for place in places:
+            whole = to_ours(place.format(*numbers), names)
+            assert whole is not None
+            found[place.format(*numbers)] = whole
     return found
 
 

@@ -245,11 +245,14 @@ def load_weights(
 def published_weights(module: nn.Module, checkpoint: Checkpoint) -> dict[str, Tensor]:
     """The module's tensors under their published names and in their published shapes."""
     ours = {name: p.detach() for name, p in module.named_parameters()}
-    out = {}
+    out: dict[str, Tensor] = {}
+    written: set[str] = set()
     for published, to in to_theirs(ours, checkpoint.names).items():
         whole = torch.cat([ours[name] for name in to.names]) if len(to.names) > 1 else ours[to.names[0]]
         whole = whole.T if to.transposed else whole
-        out[published] = whole[(None,) * to.ones].contiguous()
+        whole = whole[(None,) * to.ones].contiguous()
+        out[published] = whole.clone() if written.issuperset(to.names) else whole  # files hold no tensor twice
+        written.update(to.names)
     return out | {name: tensor for name, tensor in checkpoint.spare.items() if name not in out}
 
 

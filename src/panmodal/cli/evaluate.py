@@ -16,7 +16,7 @@ def run(
     model: Annotated[str, typer.Argument(help="A built-in model, a folder, or owner/name[@revision] on the hub.")],
     task: Annotated[
         str,
-        typer.Argument(help="playground/vqa, retrieval, zero-shot, new-words, segment, audio-image, audio-text, …"),
+        typer.Argument(help="playground/ and vqa, retrieval, zero-shot, match, caption, new-words, segment, …"),
     ],
     split: Annotated[str, typer.Option(help="test, or held-out: attribute pairs that training never showed.")] = "test",
     count: Annotated[

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 FOR_PHOTOGRAPHS = "llava-hf/llava-1.5-7b-hf"
 FOR_EMBEDDING = "openai/clip-vit-base-patch32"
 FOR_SEGMENTING = "facebook/sam-vit-base"
+FOR_CAPTIONS = "Salesforce/blip-image-captioning-base"
+FOR_MATCHING = "Salesforce/blip-itm-base-coco"
 
 
 def hint(model: str, images: Sequence[Image], instead: str = FOR_PHOTOGRAPHS) -> None:

@@ -24,8 +24,8 @@ def run(
         from panmodal.families import load
 
         model = load(name)
-        known = ("embed", "classify", "match", "caption", "reply", "stream", "segment", "segment_everything")
-        verbs = [verb for verb in known if hasattr(model, verb)]
+        known = ("embed", "classify", "match", "caption", "answer", "reply", "stream", "segment", "segment_everything")
+        verbs = [verb for verb in known if model.does(verb)]
         count = sum(p.numel() for p in model.model.parameters())
         if json:
             print_json({"model": name, "family": type(model).__name__, "parameters": count, "verbs": verbs})

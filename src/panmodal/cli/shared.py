@@ -45,7 +45,7 @@ def load_model(name: str, kind: str, device: str, allow_pickle: bool) -> Any:
         except (RuntimeError, AssertionError) as error:
             raise InputError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from None
     model = load(name, device=device, allow_pickle=allow_pickle)
-    if not hasattr(model, kind):
+    if not model.does(kind):
         raise InputError(
             f"{name} is {type(model).__name__}, which does not {kind}; `panmodal models` lists what does what"
         )

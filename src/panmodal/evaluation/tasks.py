@@ -12,10 +12,11 @@ import torch
 
 from panmodal.data.sample import Image, Message, assistant, user
 from panmodal.errors import InputError, suggest
+from panmodal.evaluation import hybrid
 from panmodal.evaluation.binding import audio_image, audio_plus_image, audio_text
 from panmodal.evaluation.metrics import accuracy, exact_match, normalised, recall_at
 from panmodal.evaluation.segmentation import segment
-from panmodal.families import Binding, Chat, Contrastive, Family, Segmenter
+from panmodal.families import Binding, BlipHybrid, Chat, Contrastive, Family, Segmenter
 from panmodal.playground import HELD_OUT, KINDS, SEEN, SPLITS, Question, caption, make_scene, questions, render
 from panmodal.playground.new_words import Lesson
 from panmodal.playground.world import PAIRS, Scene, random_source, shuffled, single_object_scene
@@ -69,9 +70,10 @@ def evaluate(
     """
     if task not in TASKS:
         raise InputError(f"unknown task {task!r}{suggest(task, TASKS)}")
-    kind, run, usual = TASKS[task]
-    if not isinstance(model, kind):
-        raise InputError(f"{task} asks for a {kind.__name__} model, and {model.name} is {type(model).__name__}")
+    kinds, run, usual = TASKS[task]
+    if not isinstance(model, kinds):
+        wanted = " or ".join(kind.__name__ for kind in kinds)
+        raise InputError(f"{task} asks for a {wanted} model, and {model.name} is {type(model).__name__}")
     if split not in SPLITS:
         raise InputError(f"unknown split {split!r}{suggest(split, SPLITS)}")
     if pictures not in PICTURES:
@@ -155,20 +157,28 @@ def _questions(asked: Asked) -> Iterator[tuple[Scene, Question]]:
         yield scene, found[0]
 
 
-def _retrieval(model: Contrastive, asked: Asked, gallery: int = 100) -> tuple[int, dict[str, Any]]:
-    """Pictures and detailed captions, each found by the other among a hundred."""
+def _retrieval(model: Contrastive | BlipHybrid, asked: Asked, gallery: int = 100) -> tuple[int, dict[str, Any]]:
+    """Pictures and detailed captions, each found by the other among a hundred: by the contrast alone, and, by a
+    model that matches, `reranked`."""
     hits: dict[str, list[bool]] = defaultdict(list)
     for start in range(0, asked.count, gallery):
         scenes = [make_scene(seed, asked.split) for seed in range(start, start + gallery)]
         captions = [caption(scene, "detailed") for scene in scenes]
-        likeness = model.embed([Image(render(s)) for s in scenes]) @ model.embed(captions).T
+        images = [Image(render(s)) for s in scenes]
+        likeness = model.embed(images) @ model.embed(captions).T
         fits = torch.tensor([[a == b for a in captions] for b in captions])
         for k in (1, 5):
             hits[f"image_to_text_recall_at_{k}"] += recall_at(k, likeness, fits).tolist()
             hits[f"text_to_image_recall_at_{k}"] += recall_at(k, likeness.T, fits).tolist()
+        if isinstance(model, BlipHybrid) and model.does("match"):
+            of_images, of_texts = hybrid.rerank(model, images, captions, likeness)
+            hits["reranked_image_to_text_recall_at_1"] += recall_at(1, of_images, fits).tolist()
+            hits["reranked_text_to_image_recall_at_1"] += recall_at(1, of_texts, fits).tolist()
         asked.progress(min(start + gallery, asked.count), asked.count)
     metrics = {name: _share(h) for name, h in hits.items()}
-    metrics["recall_at_1"] = (metrics["image_to_text_recall_at_1"] + metrics["text_to_image_recall_at_1"]) / 2
+    for kind in ("", "reranked_") if model.does("match") else ("",):
+        both = [metrics[f"{kind}{way}_recall_at_1"] for way in ("image_to_text", "text_to_image")]
+        metrics[f"{kind}recall_at_1"] = sum(both) / 2
     return len(hits["image_to_text_recall_at_1"]), metrics
 
 
@@ -191,14 +201,16 @@ def _share(hits: list[bool]) -> float:
     return sum(hits) / len(hits)
 
 
-# name -> the family that it is for, the function, the usual number of examples
-TASKS: dict[str, tuple[type[Family[Any]], Callable[[Any, Asked], tuple[int, dict[str, Any]]], int]] = {
-    "playground/vqa": (Chat, _vqa, 2800),
-    "playground/new-words": (Chat, _new_words, 1000),
-    "playground/retrieval": (Contrastive, _retrieval, 2000),
-    "playground/zero-shot": (Contrastive, _zero_shot, 2000),
-    "playground/audio-image": (Binding, audio_image, 1000),
-    "playground/audio-text": (Binding, audio_text, 1000),
-    "playground/audio-plus-image": (Binding, audio_plus_image, 1000),
-    "playground/segment": (Segmenter, segment, 1000),
+# name -> the families that it is for, the function, the usual number of examples
+TASKS: dict[str, tuple[tuple[type[Family[Any]], ...], Callable[[Any, Asked], tuple[int, dict[str, Any]]], int]] = {
+    "playground/vqa": ((Chat,), _vqa, 2800),
+    "playground/new-words": ((Chat,), _new_words, 1000),
+    "playground/retrieval": ((Contrastive, BlipHybrid), _retrieval, 2000),
+    "playground/zero-shot": ((Contrastive,), _zero_shot, 2000),
+    "playground/audio-image": ((Binding,), audio_image, 1000),
+    "playground/audio-text": ((Binding,), audio_text, 1000),
+    "playground/audio-plus-image": ((Binding,), audio_plus_image, 1000),
+    "playground/segment": ((Segmenter,), segment, 1000),
+    "playground/match": ((BlipHybrid,), hybrid.match, 2000),
+    "playground/caption": ((BlipHybrid,), hybrid.captions, 1000),
 }

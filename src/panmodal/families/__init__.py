@@ -12,6 +12,7 @@ from panmodal.checkpoints.parts import Config
 from panmodal.checkpoints.store import read_config
 from panmodal.errors import CheckpointError, InputError, suggest
 from panmodal.families.base import Family
+from panmodal.families.blip import BlipHybrid
 from panmodal.families.blip2 import Blip2Chat, InstructBlipChat, bootstrap, minigpt4
 from panmodal.families.blip2_retrieval import Blip2Retrieval
 from panmodal.families.chat import Chat
@@ -30,6 +31,7 @@ FAMILIES: dict[str, type[Family[Any]]] = {
     "llava": LlavaChat,
     "llava_next": LlavaChat,
     "llava_onevision": LlavaChat,
+    "blip": BlipHybrid,
     "blip-2": Blip2Chat,
     "Blip2ForImageTextRetrieval": Blip2Retrieval,
     "instructblip": InstructBlipChat,
@@ -92,6 +94,7 @@ __all__ = [
     "Binding",
     "Blip2Chat",
     "Blip2Retrieval",
+    "BlipHybrid",
     "Chat",
     "Contrastive",
     "Family",

@@ -101,6 +101,10 @@ class Family(ABC, Generic[M]):
         self.model.to(device=device, dtype=dtype)
         return self
 
+    def does(self, verb: str) -> bool:
+        """Whether it has a verb, and the parts that the verb needs."""
+        return hasattr(self, verb)
+
     def fingerprint(self) -> str:
         """A digest of the configuration, the preprocessing and the weights, for keys of caches."""
         told = [json.dumps(self.config, sort_keys=True, default=str), str(sorted(self.checkpoint.files.items()))]
@@ -120,24 +124,28 @@ def unit(vectors: Tensor) -> Tensor:
     return nn.functional.normalize(vectors.float(), dim=-1).cpu()
 
 
-def embed_images(family: Family[Any], pooled: Callable[[Tensor], Tensor], images: Sequence[Image]) -> Tensor:
-    """Pictures -> [N, D] at unit length"""
-    return embed_media(family, family.processor.pictures, pooled, images)
-
-
-def embed_media(
+def encode_media(
     family: Family[Any],
     prepare: Callable[[Sequence[Any]], Tensor],
-    pooled: Callable[[Tensor], Tensor],
+    encoder: Callable[[Tensor], Tensor],
     media: Sequence[Medium],
 ) -> Tensor:
-    """Media of one kind -> [N, D] at unit length; the next few are decoded while some are in the model."""
+    """What an encoder makes of media of one kind, [N, …]; the next few are decoded while some are in the model."""
     groups = [media[i : i + TOGETHER] for i in range(0, len(media), TOGETHER)]
-    vectors = []
     with ThreadPoolExecutor(1) as ahead, torch.inference_mode():
-        for numbers in ahead.map(prepare, groups):
-            vectors.append(unit(pooled(numbers.to(family.device, family.dtype))))
-    return torch.cat(vectors) if vectors else torch.empty(0)
+        numbers = ahead.map(prepare, groups)
+        found = [encoder(some.to(family.device, family.dtype)) for some in numbers]
+    return torch.cat(found) if found else torch.empty(0)
+
+
+def encode_images(family: Family[Any], encoder: Callable[[Tensor], Tensor], images: Sequence[Image]) -> Tensor:
+    """What an encoder makes of pictures, [N, …]"""
+    return encode_media(family, family.processor.pictures, encoder, images)
+
+
+def embed_images(family: Family[Any], pooled: Callable[[Tensor], Tensor], images: Sequence[Image]) -> Tensor:
+    """Pictures -> [N, D] at unit length"""
+    return encode_images(family, lambda pixels: unit(pooled(pixels)), images)
 
 
 def embed_texts(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
 import torch
@@ -17,7 +17,6 @@ from panmodal.data.sample import Image, Message, as_conversation, assistant
 from panmodal.data.template import PLAIN
 from panmodal.data.tiles import Size
 from panmodal.data.tokens import THINKING, Tokenizer
-from panmodal.errors import InputError, suggest
 from panmodal.families.base import Family
 from panmodal.generate import ENDED, Sampling, generate
 from panmodal.language import LanguageModel
@@ -72,7 +71,7 @@ class Chat(Family[M]):
     ) -> Iterator[str]:
         """The answer, piece by piece as it is found."""
         encoded = self.processor.encode(as_conversation(said), reply=True)
-        sampling = self._sampling(options, len(encoded.ids))
+        sampling = Sampling.fitting(self._told(options), len(encoded.ids), self.language.context)
         keys = self._keys(encoded)
         known, cache = self._recall(keys, len(encoded.ids) + sampling.max_tokens)
         ids = torch.tensor([encoded.ids], device=self.device)
@@ -97,7 +96,7 @@ class Chat(Family[M]):
         for start in range(0, len(conversations), rows):
             encoded = [self.processor.encode(list(c), reply=True) for c in conversations[start : start + rows]]
             batch = pad_rows([e.ids for e in encoded], self.processor.tokenizer.pad_id, left=True).to(self.device)
-            sampling = self._sampling(options, batch.ids.shape[1])
+            sampling = Sampling.fitting(self._told(options), batch.ids.shape[1], self.language.context)
             with torch.inference_mode():
                 shown = [one for e in encoded for one in e.shown]
                 x, source = self.vectors(batch.ids, self._look(shown)), self.source(batch.ids, shown)
@@ -131,18 +130,9 @@ class Chat(Family[M]):
         ends = named if isinstance(named, list) else [named]
         return [i for i in {*ends, self.processor.tokenizer.eos_id} if i is not None]
 
-    def _sampling(self, options: dict[str, Any], prompt: int) -> Sampling:
-        known = [f.name for f in fields(Sampling)]
-        for name in options:
-            if name not in known:
-                raise InputError(f"unknown option {name!r}{suggest(name, known)}")
-        options = {"stop": self.checkpoint.json("generation_config.json").get("stop_strings") or (), **options}
-        options["stop"] = (options["stop"],) if isinstance(options["stop"], str) else tuple(options["stop"])
-        sampling = Sampling(**options)
-        room = self.language.context - prompt
-        if room < 1:
-            raise InputError(f"the prompt has {prompt} tokens and fills the model's context of {self.language.context}")
-        return replace(sampling, max_tokens=min(sampling.max_tokens, room))
+    def _told(self, options: dict[str, Any]) -> dict[str, Any]:
+        """The options, and the checkpoint's own strings that end a reply where there is no `stop` among them."""
+        return {"stop": self.checkpoint.json("generation_config.json").get("stop_strings") or (), **options}
 
     def _keys(self, encoded: Encoded) -> list[Hashable]:
         """What stands at each place: a token, or a part of a certain picture."""

@@ -22,7 +22,7 @@ from panmodal.data.tokens import Tokenizer
 from panmodal.encoders.signal import SignalEncoder
 from panmodal.encoders.text import TextEncoder
 from panmodal.errors import CheckpointError, InputError, suggest
-from panmodal.families.base import Family, embed_media, embed_texts, unit
+from panmodal.families.base import Family, embed_texts, encode_media, unit
 
 MAX_SCALE = 100.0  # of the cosines
 
@@ -150,7 +150,7 @@ class Binding(Family[ImageBind]):
         embed = partial(self.model.embed, kind)
         if kind == "text":
             return embed_texts(self, embed, own, truncate)
-        return embed_media(self, partial(self.processor.medium, kind), embed, own)
+        return encode_media(self, partial(self.processor.medium, kind), lambda x: unit(embed(x)), own)
 
     def classify(self, item: Medium, labels: Sequence[str], templates: Sequence[str] = ()) -> dict[str, float]:
         """How likely each label is to tell what a medium is, among the labels given, by the likeness of

@@ -14,7 +14,7 @@ from panmodal.playground.programs import run
 from panmodal.playground.questions import KINDS, Question, questions
 from panmodal.playground.render import boxes, masks, render
 from panmodal.playground.sound import depth, sound
-from panmodal.playground.words import LEVELS, caption
+from panmodal.playground.words import LEVELS, caption, objects_named
 from panmodal.playground.world import (
     COLOURS,
     HELD_OUT,
@@ -25,6 +25,7 @@ from panmodal.playground.world import (
     Scene,
     crowded_scene,
     make_scene,
+    one_changed,
     scene_of,
     single_object_scene,
 )
@@ -46,6 +47,8 @@ __all__ = [
     "depth",
     "make_scene",
     "masks",
+    "objects_named",
+    "one_changed",
     "questions",
     "render",
     "run",

@@ -23,6 +23,7 @@ from panmodal.playground.world import (
     Scene,
     crowded_scene,
     make_scene,
+    one_changed,
     pick,
     random_source,
     single_object_scene,
@@ -60,6 +61,18 @@ def single_sample(seed: int, split: str = "train") -> Sample:
     scene = single_object_scene(seed, *pick(rng, sorted(HELD_OUT) if split == "held-out" else SEEN))
     messages = (user(Image(render(scene))), assistant(caption(scene, pick(rng, LEVELS[:2]))))
     return Sample(messages, {"objects": _objects(scene)})
+
+
+def match_sample(seed: int, split: str = "train") -> Sample:
+    """A picture, its caption, mostly a detailed one, and a `near_miss`: the caption with one attribute of one
+    object changed."""
+    rng = random_source("match", split, seed)
+    scene = make_scene(seed, split)
+    level = "brief" if rng.random() < 0.2 else "detailed"
+    said = miss = caption(scene, level)
+    while miss == said:  # a brief caption does not tell everything
+        miss = caption(one_changed(scene, rng)[1], level)
+    return Sample((user(Image(render(scene))), assistant(said)), {"near_miss": miss})
 
 
 def audio_sample(seed: int, split: str = "train") -> Sample:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Sequence
 
 from panmodal.errors import InputError, suggest
-from panmodal.playground.world import WORLD, Filter, Object, Scene
+from panmodal.playground.world import COLOURS, SHAPES, VALUES, WORLD, Filter, Object, Scene
 
 LEVELS = ("brief", "detailed", "exact")
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six")
@@ -34,6 +36,20 @@ def caption(scene: Scene, level: str = "detailed") -> str:
         return listing([counted({"colour": c, "shape": s}, n) for (c, s), n in kinds.items()])
     said = [f"a {full_name(t)} {at(t) if level == 'exact' else region(t)}" for t in things]
     return f"on a {scene.background} background, " + ", ".join(said)
+
+
+def objects_named(text: str) -> Counter[tuple[str, str]]:
+    """How many things of each colour and shape a caption, at any level, names."""
+    found: Counter[tuple[str, str]] = Counter()
+    for number, colour, shape in re.findall(_NAMED, text.lower()):
+        found[colour, shape] += NUMBERS.index(number) if number in NUMBERS else 1
+    return found
+
+
+_NAMED = (
+    rf"(?:({'|'.join(NUMBERS)}) )?(?:(?:{'|'.join(VALUES['size'])}) )?"
+    rf"({'|'.join(COLOURS)}) ({'|'.join(SHAPES)})(?:e?s)?\b"
+)
 
 
 def reading_order(objects: Sequence[Object]) -> list[Object]:

@@ -7,10 +7,10 @@ A scene lives on a square of 96 x 96 units, y pointing down. Everything in it fo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from random import Random
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from panmodal.errors import InputError, suggest
 
@@ -35,6 +35,7 @@ SHAPES = ("circle", "square", "triangle", "star", "cross", "diamond")
 SIZES = {"small": (7, 8), "large": (12, 14)}  # smallest and largest radius
 BACKGROUNDS = {"white": (246, 246, 244), "grey": (188, 190, 194), "black": (24, 24, 28)}
 VALUES = {"size": tuple(SIZES), "colour": tuple(COLOURS), "shape": SHAPES}  # adjectives' order
+DIGITS = tuple("0123456789")
 SPLITS = ("train", "test", "held-out")
 
 # One shape of every colour never occurs in training, so that tests measure composition.
@@ -154,6 +155,20 @@ def _pairs(split: str) -> Sequence[tuple[str, str]]:
     if split not in SPLITS:
         raise InputError(f"unknown split {split!r}{suggest(split, SPLITS)}")
     return PAIRS if split == "held-out" else SEEN
+
+
+def one_changed(scene: Scene, rng: Random) -> tuple[str, Scene]:
+    """An attribute, and the scene with another value of it at one of its objects: what a caption that all but
+    fits the scene describes. Colours and shapes go together as in the scene's split."""
+    pairs = PAIRS if scene.split == "held-out" else SEEN
+    number = between(rng, 0, len(scene.objects) - 1)
+    thing = scene.objects[number]
+    attribute = pick(rng, ("colour", "shape", "digit" if thing.digit else "size"))  # small ones never have a digit
+    while True:
+        changed: dict[str, Any] = {attribute: pick(rng, VALUES.get(attribute, DIGITS))}
+        other = replace(thing, **changed)
+        if other != thing and ((other.colour, other.shape) in pairs or attribute not in ("colour", "shape")):
+            return attribute, replace(scene, objects=(*scene.objects[:number], other, *scene.objects[number + 1 :]))
 
 
 def _draw_all(rng: Random, pairs: Sequence[tuple[str, str]], of_theme: int, total: int) -> tuple[Filter, list[Filter]]:

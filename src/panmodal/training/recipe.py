@@ -36,9 +36,9 @@ class ModelSpec:
 
     `load`: a checkpoint by name. `config`: an untrained model of a published configuration, with a
     `tokenizer` ("playground", "playground/new-words", or a checkpoint that has one), an `image_processor` and a
-    `chat_template` as needed, and ImageBind with the `towers` of a CLIP, if one is named. `vision`,
-    `connector` and `language`: composed of these, features read after the vision's layer `vision_layer`; or
-    `vision`, `flamingo` and `language`.
+    `chat_template` as needed; with `vision`, its image encoder and image processor are that model's, and ImageBind
+    takes over the `towers` of a CLIP, if one is named. `vision`, `connector` and `language`: composed of these,
+    features read after the vision's layer `vision_layer`; or `vision`, `flamingo` and `language`.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")

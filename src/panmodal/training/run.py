@@ -42,6 +42,7 @@ class Playground:
 SOURCES: dict[str, Source] = {
     "playground/captions": Playground(speech.caption_sample),
     "playground/singles": Playground(speech.single_sample),
+    "playground/matches": Playground(speech.match_sample),
     "playground/regions": Playground(speech.region_sample),
     "playground/digits": Playground(speech.digit_sample),
     "playground/segments": Playground(speech.segment_sample),
@@ -99,26 +100,33 @@ def build(spec: ModelSpec | str) -> Family[Any]:
     """The model that a recipe starts from."""
     if isinstance(spec, str):
         return load(spec)  # type: ignore[no-any-return]
-    given = [key for key in ("load", "config", "vision") if getattr(spec, key)]
+    given = [key for key in ("load", "config", "language") if getattr(spec, key)]
     if len(given) != 1:
         raise InputError("a recipe's model needs exactly one of load, config, or vision with language")
     if spec.load:
         return build(spec.load)
     if spec.config:
         kind = family_of(spec.config)
-        if spec.towers is None:
+        if spec.towers is not None:
+            if kind is not Binding:
+                raise InputError(f"{kind.__name__} takes over no towers; imagebind does")
+            return Binding.upon(build(spec.towers), spec.config, _files(spec))
+        if spec.vision is None:
             return kind.fresh(spec.config, _files(spec))
-        if kind is not Binding:
-            raise InputError(f"{kind.__name__} takes over no towers; imagebind does")
-        return Binding.upon(build(spec.towers), spec.config, _files(spec))
-    if spec.language is None:
-        raise InputError("a composed model needs a language model beside its vision")
+        vision = build(spec.vision)
+        tower, seen = vision.image_tower()
+        files = {**_files(spec), "preprocessor_config.json": json.dumps(vision.checkpoint.image_processor).encode()}
+        family = kind.fresh({**spec.config, "vision_config": seen}, files)
+        family.image_tower()[0].load_state_dict(tower.state_dict())
+        return family
+    if spec.vision is None or spec.language is None:
+        raise InputError("a composed model needs a vision and a language model")
     language = build(spec.language)
     if not isinstance(language, Chat):
         raise InputError(f"{spec.language!r} is no language model")
     if spec.flamingo is not None:
-        return flamingo(build(str(spec.vision)), language, **asdict(spec.flamingo))
-    return compose(build(str(spec.vision)), spec.connector, language, spec.vision_layer)
+        return flamingo(build(spec.vision), language, **asdict(spec.flamingo))
+    return compose(build(spec.vision), spec.connector, language, spec.vision_layer)
 
 
 def _files(spec: ModelSpec) -> dict[str, bytes]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Literal, Protocol
@@ -15,6 +15,7 @@ from panmodal.data.sample import Batch, Image, Sample
 from panmodal.errors import InputError, suggest
 from panmodal.language import logits_of
 from panmodal.training.anchored import Anchored
+from panmodal.training.hybrid import Hybrid
 from panmodal.training.losses import contrastive_loss, next_token_loss, sigmoid_loss
 from panmodal.training.masks import Masks
 from panmodal.training.representation import representation_loss
@@ -110,7 +111,7 @@ class Pairs(Objective):
 
     def texts(self, model: Any, batch: Batch) -> list[tuple[Tensor, Tensor]]:
         """Some rows, and their embeddings, for all rows of the batch"""
-        return [(rows, model.embed_texts(ids, pad)) for rows, ids, pad in _by_length(batch)]
+        return [(rows, model.embed_texts(ids, pad)) for rows, ids, pad in batch.by_length()]
 
     def contrast(self, model: Any, images: Tensor, texts: list[tuple[Tensor, Tensor]], batch: Batch) -> Tensor:
         """images [N, dim]; texts: some rows, and their embeddings"""
@@ -242,23 +243,13 @@ def captioning_loss(model: Any, seen: Tensor, batch: Batch) -> Tensor:
     """The text tower, which must be causal, says each text word by word after the image vectors `seen`
     [N, P, D]; its own embedding gives the logits."""
     said, words = [], 0
-    for rows, ids, pad in _by_length(batch):
+    for rows, ids, pad in batch.by_length():
         x = torch.cat([seen[rows], model.text.embed(ids)], dim=1)
         hidden = model.text.body(x, torch.cat([pad.new_ones(len(rows), seen.shape[1]), pad], dim=1))
         labels, count = ids.masked_fill(~pad, IGNORED), int(pad[:, 1:].sum())
         said.append(count * next_token_loss(hidden[:, seen.shape[1] :], labels, model.text.logits))
         words += count
     return torch.stack(said).sum() / words
-
-
-def _by_length(batch: Batch, groups: int = 4) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """The texts of a batch in groups of like length, so that little is spent on padding: which rows,
-    their ids and their pad."""
-    pad = torch.ones_like(batch.ids, dtype=torch.bool) if batch.pad is None else batch.pad
-    lengths = pad.sum(dim=1)
-    for rows in lengths.argsort().chunk(groups):
-        longest = int(lengths[rows].max())
-        yield rows, batch.ids[rows, :longest], pad[rows, :longest]
 
 
 @dataclass(frozen=True)
@@ -318,6 +309,8 @@ OBJECTIVES: dict[str, Objective] = {
     "representation": Representation(sigmoid=False),
     "regions": Regions(),
     "points": Regions(points=True),
+    "blip": Hybrid(),
+    "captions": Hybrid(captions=True),
     "answers": NextToken(),
     "separate_answers": NextToken(apart=True),
     "text": NextToken(everything=True),

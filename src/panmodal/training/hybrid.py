@@ -1,0 +1,118 @@
+"""BLIP's objectives (Li et al., 2022): pictures and texts told apart, matched, and captions said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from panmodal.cache import Source
+from panmodal.data.processor import IGNORED, Processor
+from panmodal.data.sample import Batch, Image, Sample
+from panmodal.errors import InputError
+from panmodal.families.blip import Blip
+from panmodal.training.losses import contrastive_loss, next_token_loss
+
+
+@dataclass(frozen=True)
+class Hybrid:
+    """The sum of BLIP's three losses, each picture encoded once; or, with `captions`, of the last alone.
+
+    - Contrast: the picture and the last words of each sample, against those of the others.
+    - Matching: whether a text fits a picture. Beside the true pairs stand hard ones: for each picture a text
+      and for each text a picture of the batch, drawn by how alike the contrast finds them (ALBEF, Li et al.,
+      2021), and, if every sample has one, its `near_miss`, a text that all but fits its picture.
+    - Captioning: the words, each after those before it, in sight of the picture.
+    """
+
+    captions: bool = False
+
+    def encode(self, processor: Processor, sample: Sample) -> tuple[Image, str, str]:
+        if not sample.images or not sample.messages[-1].text:
+            raise InputError("a pair needs a picture and, last, a text")
+        sample.images[0].pixels  # noqa: B018 (decoded here, so that a broken file is found here)
+        return sample.images[0], sample.messages[-1].text, str(sample.about.get("near_miss", ""))
+
+    def length(self, encoded: tuple[Image, str, str]) -> int:
+        return 0
+
+    def batch(self, processor: Processor, encoded: Sequence[tuple[Image, str, str]]) -> Batch:
+        """The texts are the captions, and then the near misses"""
+        images, captions, misses = zip(*encoded, strict=True)
+        texts = processor.texts([*captions, *(misses if all(misses) else ())], truncate=True)
+        pad = torch.ones_like(texts.ids, dtype=torch.bool) if texts.pad is None else texts.pad
+        return Batch(texts.ids, pad, images=processor.pictures(images))
+
+    def weight(self, batch: Batch) -> int:
+        assert batch.images is not None
+        return len(batch.images)
+
+    def loss(self, model: Blip, batch: Batch) -> Tensor:
+        layout = model.layout
+        if not (layout.caption and (self.captions or (layout.match and layout.scale))):
+            raise InputError(
+                "the model lacks a part that this objective trains; its architecture must be BlipForPreTraining"
+            )
+        assert batch.images is not None
+        assert batch.pad is not None
+        pairs = Batch(batch.ids[: len(batch.images)], batch.pad[: len(batch.images)])
+        tokens = model.image(batch.images)  # [N, P, D]
+        said = captioning_loss(model, tokens, pairs)
+        if self.captions:
+            return said
+        logits = model.logits(model.embed_tokens(tokens), _embed_texts(model, pairs)).float()
+        alike = (pairs.ids[:, None] == pairs.ids).all(-1)  # one text may fit several pictures
+        return contrastive_loss(logits, alike) + matching_loss(model, tokens, batch, logits.detach(), alike) + said
+
+
+def _embed_texts(model: Blip, pairs: Batch) -> Tensor:
+    """-> [N, dim]"""
+    rows, vectors = zip(*((rows, model.embed_texts(ids, pad)) for rows, ids, pad in pairs.by_length()), strict=True)
+    return torch.cat(vectors)[torch.cat(rows).argsort()]
+
+
+def captioning_loss(model: Blip, tokens: Tensor, pairs: Batch) -> Tensor:
+    """Image tokens [N, P, D] and a caption for each -> the mean over all words"""
+    assert model.decoder is not None
+    losses, words = [], 0
+    for rows, ids, pad in pairs.by_length():
+        started = torch.cat([torch.full_like(ids[:, :1], model.start), ids[:, 1:]], dim=1)
+        hidden = model.decoder.hidden(started, source=Source(tokens[rows]))  # words do not look at padding after them
+        count = int(pad[:, 1:].sum())
+        losses.append(count * next_token_loss(hidden, ids.masked_fill(~pad, IGNORED), model.decoder.logits))
+        words += count
+    return torch.stack(losses).sum() / words
+
+
+def matching_loss(model: Blip, tokens: Tensor, batch: Batch, logits: Tensor, alike: Tensor) -> Tensor:
+    """Image tokens [N, P, D], N captions and perhaps N near misses, and how alike the contrast finds the N by N
+    -> true pairs and others count as much as each other."""
+    assert batch.pad is not None
+    own = torch.arange(len(tokens), device=tokens.device)
+    misses = own[: len(batch.ids) - len(own)]
+    for_image, hard_text = hard_negatives(logits, alike)
+    for_text, hard_image = hard_negatives(logits.T, alike.T)
+    pictures = torch.cat([own, for_image, hard_image, misses])
+    texts = torch.cat([own, hard_text, for_text, len(own) + misses])
+    judged, order = [], []
+    for rows, ids, pad in Batch(batch.ids[texts], batch.pad[texts]).by_length():
+        judged.append(model.match(Source(tokens[pictures[rows]]), ids, pad))
+        order.append(rows)
+    found = torch.cat(judged)[torch.cat(order).argsort()].float()
+    fits = torch.zeros_like(texts)
+    fits[own] = 1
+    losses = F.cross_entropy(found, fits, reduction="none")
+    true, others = losses[: len(own)].mean(), losses[len(own) :]
+    return (true + others.mean()) / 2 if len(others) else true
+
+
+def hard_negatives(logits: Tensor, alike: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows, and for each of them a column that is not `alike`, the more often drawn the higher its logit; rows
+    that are alike with all are left out. logits, alike [N, M]"""
+    rows = (~alike.all(1)).nonzero()[:, 0]
+    odds = logits[rows].masked_fill(alike[rows], -torch.inf).softmax(1)
+    drawn = torch.multinomial(odds, 1)[:, 0] if len(rows) else rows
+    return rows, drawn
