@@ -16,6 +16,18 @@ TOWER = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, interme
 SEEN = dict(**TOWER, image_size=32, patch_size=8)
 READ = dict(**TOWER, vocab_size=344, max_position_embeddings=96, eos_token_id=3)
 SPOKEN = dict(**TOWER, vocab_size=344, max_position_embeddings=256, tie_word_embeddings=True)
+SEGMENTS = dict(
+    vision_config=dict(
+        **{**TOWER, "num_attention_heads": 2, "mlp_dim": 64},
+        image_size=32,
+        patch_size=4,
+        window_size=3,
+        global_attn_indexes=[1],
+        output_channels=32,
+    ),
+    prompt_encoder_config=dict(hidden_size=32, image_size=32),
+    mask_decoder_config=dict(hidden_size=32, mlp_dim=64, num_attention_heads=2, iou_head_hidden_dim=32),
+)
 
 CONFIGS = {
     "clip": dict(model_type="clip", vision_config=SEEN, text_config=READ, projection_dim=16),
@@ -26,6 +38,7 @@ CONFIGS = {
     "opt": dict(model_type="opt", ffn_dim=64, word_embed_proj_dim=32, **SPOKEN),
     "vit": dict(model_type="vit", **SEEN),
     "dinov2": dict(model_type="dinov2", **SEEN),
+    "sam": dict(model_type="sam", **SEGMENTS),
     "bert": dict(model_type="bert", **{k: v for k, v in READ.items() if k != "eos_token_id"}),
 }
 
@@ -43,8 +56,12 @@ def small(name: str, std: float = 0.1) -> Family:
             files["chat_template.jinja"] = CHAT_TEMPLATE.encode()
         if config["model_type"] in ("vit", "dinov2"):
             files = {"preprocessor_config.json": files["preprocessor_config.json"]}
+        if config["model_type"] == "sam":
+            padded = {"image_processor_type": "SamImageProcessor", "size": {"longest_edge": 32}}
+            files = {"preprocessor_config.json": json.dumps(padded).encode()}
         family = FAMILIES[config["model_type"]].fresh(config, files)
-    initialise(family.model, std)
+    if name != "sam":  # whose positions must not be quiet
+        initialise(family.model, std)
     assert isinstance(family.processor, Processor)
     return family
 
