@@ -24,6 +24,18 @@ QUERIED = dict(
     qformer_config=dict(**TOWER, vocab_size=344, max_position_embeddings=96),
     num_query_tokens=6,
 )
+SEGMENTS = dict(
+    vision_config=dict(
+        **{**TOWER, "num_attention_heads": 2, "mlp_dim": 64},
+        image_size=32,
+        patch_size=4,
+        window_size=3,
+        global_attn_indexes=[1],
+        output_channels=32,
+    ),
+    prompt_encoder_config=dict(hidden_size=32, image_size=32),
+    mask_decoder_config=dict(hidden_size=32, mlp_dim=64, num_attention_heads=2, iou_head_hidden_dim=32),
+)
 
 CONFIGS = {
     "clip": dict(model_type="clip", vision_config=SEEN, text_config=READ, projection_dim=16),
@@ -66,6 +78,7 @@ CONFIGS = {
         thermal_config=dict(**BOUND, height=32, width=32),
         imu_config=dict(**BOUND, num_samples=40),
     ),
+    "sam": dict(model_type="sam", **SEGMENTS),
     "bert": dict(model_type="bert", **{k: v for k, v in READ.items() if k != "eos_token_id"}),
 }
 
@@ -93,10 +106,14 @@ def small(name: str, std: float = 0.1) -> Family:
             files["chat_template.jinja"] = CHAT_TEMPLATE.encode()
         if config["model_type"] in ("vit", "dinov2"):
             files = {"preprocessor_config.json": files["preprocessor_config.json"]}
+        if config["model_type"] == "sam":
+            padded = {"image_processor_type": "SamImageProcessor", "size": {"longest_edge": 32}}
+            files = {"preprocessor_config.json": json.dumps(padded).encode()}
         if name == "instructblip":
             files |= {f"qformer_tokenizer/{file}": content for file, content in tokenizer().to_files().items()}
         family = family_of(config).fresh(config, files)
-    initialise(family.model, std)
+    if name != "sam":  # whose positions must not be quiet
+        initialise(family.model, std)
     if isinstance(family.model, Flamingo):
         for gate in family.model.gates:  # which begin closed
             gate.attn_gate.data.fill_(0.5)

@@ -11,11 +11,13 @@ import torch
 import panmodal as pm
 import panmodal.families.chat
 from panmodal.cache import Source
+from panmodal.data.masks import to_rle
 from panmodal.data.media import Medium
 from panmodal.data.sample import Image, Sample, assistant, user
 from panmodal.data.template import ChatTemplate
+from panmodal.generators.masks import ALL
 from panmodal.language import logits_of
-from panmodal.playground import caption, depth, make_scene, render, sound
+from panmodal.playground import caption, depth, make_scene, masks, render, sound
 from panmodal.training import Stage, train
 from tests.families.small import CHATS, EMBEDDERS, NAMES, SEERS, small
 
@@ -52,7 +54,8 @@ def samples(with_picture: bool) -> list[Sample]:
     for seed in range(4):
         shown = [scene_picture(seed)] if with_picture else []
         said = ["red", "blue", "green", "white"][seed] if not with_picture else caption(make_scene(seed), "brief")
-        made.append(Sample((user(*shown, "what is it?" if shown else f"number {seed}?"), assistant(said))))
+        asked = user(*shown, "what is it?" if shown else f"number {seed}?")
+        made.append(Sample((asked, assistant(said)), {"masks": [to_rle(m) for m in masks(make_scene(seed), 32)]}))
     return made
 
 
@@ -86,6 +89,11 @@ def output(family, name):
         return torch.cat([alike, model.match(Source(model.encoder(images)), batch.ids, batch.pad).flatten()])
     if name in ("vit", "dinov2"):
         return model(family.processor.pictures(pictures)).flatten()
+    if name == "sam":
+        images = family.processor.pictures(pictures)
+        points, kinds = 32 * torch.rand(2, 5, 2, generator=torch.Generator().manual_seed(0)), torch.arange(-1, 4)
+        answers = [model(images, points, kinds.expand(2, -1), given, ALL) for given in (None, images.mean(1))]
+        return torch.cat([t.flatten() for answer in answers for t in answer])
     if name == "bert":
         batch = family.processor.texts(TEXTS)
         return model(batch.ids, batch.pad)[batch.pad].flatten()
@@ -106,7 +114,7 @@ def test_every_parameter_matters(name):
     with torch.no_grad():
         before = output(family, name)
         for parameter_name, parameter in family.model.named_parameters():
-            if parameter_name.endswith(("attn.k.bias", "cross.k.bias")):
+            if parameter_name.endswith(".k.bias"):
                 continue
             kept = parameter.clone()
             parameter.add_(torch.randn_like(parameter))
@@ -115,6 +123,7 @@ def test_every_parameter_matters(name):
 
 
 STAGES = {
+    "sam": "masks",
     "imagebind": "anchored",
     "clip": "contrastive",
     "siglip": "sigmoid",
@@ -135,7 +144,7 @@ def test_overfits_four_samples(name):
     rate, count = {"answers": (3e-3, 200), "blip": (3e-3, 150)}.get(objective, (2e-3, 250))
     stage = Stage("four", objective, "", {"all": rate}, steps=count, batch=4, warmup=0.1)
     steps = list(train(family, Four(with_picture=objective != "answers" or name not in CHATS[:4]), stage))
-    assert steps[-1].loss < 0.1 * steps[0].loss
+    assert steps[-1].loss < (0.2 if name == "sam" else 0.1) * steps[0].loss
     if name in CHATS:
         for sample in Four(name in SEERS).samples:
             assert family.reply(sample.messages[0], max_tokens=40).text == sample.messages[1].text
