@@ -160,13 +160,15 @@ def test_caption(command, models, scenes):
 def test_match(command, models, scenes, monkeypatch):
     asked = ("match", scenes / "0.png")
     told = command(*asked, "a red circle", "two blue stars", "--model", models / "blip", "--json")
-    lines = [json.loads(line) for line in told.out.splitlines()]
-    assert [line["text"] for line in lines] == ["a red circle", "two blue stars"]
-    assert all(0 <= line["match"] <= 1 for line in lines)
+    matches = json.loads(told.out)["matches"]
+    assert list(matches) == ["a red circle", "two blue stars"]
+    assert all(0 <= share <= 1 for share in matches.values())
     monkeypatch.setattr(sys, "stdin", io.StringIO("a red circle\ntwo blue stars\n"))
     piped = command(*asked, "-", "--model", models / "blip").out.splitlines()
-    assert [line.split("%  ") for line in piped] == [[f"{x['match']:7.1%}"[:-1], x["text"]] for x in lines]
-    one_line_error(command("match", scenes, "red", "--model", models / "blip"), "one picture", "holds 6")
+    assert piped == [f"{share:7.1%}  {text}" for text, share in matches.items()]
+    many = command("match", scenes, "a red circle", "--model", models / "blip").out.splitlines()
+    assert many[::2] == [str(scenes / f"{i}.png") for i in range(6)]
+    one_line_error(command("match", "-", "-", "--model", models / "blip"), "either the picture or the texts")
     one_line_error(command(*asked, "red", "--model", models / "clip"), "Contrastive, which does not match")
 
 

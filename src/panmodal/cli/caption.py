@@ -15,9 +15,10 @@ TOGETHER = 32
 
 def run(
     inputs: Annotated[list[str], typer.Argument(help="Pictures, folders of them, or - for one on standard input.")],
-    prompt: Annotated[str, typer.Option(help='How captions begin, such as "a photograph of".')] = "",
-    beams: Annotated[int, typer.Option(help="More than 1: search for the likeliest caption.")] = 1,
+    prompt: Annotated[str, typer.Option(help='How captions begin, such as "a photo of".')] = "",
     model: str = model_option("tiny/blip"),
+    max_tokens: Annotated[int, typer.Option(help="The longest caption, in tokens.")] = 64,
+    beams: Annotated[int, typer.Option(help="More than 1: search for the likeliest caption.")] = 1,
     device: Device = "cpu",
     allow_pickle: AllowPickle = False,
     json: Json = False,
@@ -30,7 +31,7 @@ def run(
     with progress("captioning") as update:
         for start in range(0, len(named), TOGETHER):
             some = named[start : start + TOGETHER]
-            said = family.caption_all([image for _, image in some], prompt, beams=beams)
+            said = family.caption_all([image for _, image in some], prompt, max_tokens=max_tokens, beams=beams)
             for (name, image), text in zip(some, said, strict=True):
                 if json:
                     print_json({"model": model, "image": name, "caption": text})
