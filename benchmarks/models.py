@@ -20,6 +20,7 @@ VISION = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12
 LANGUAGE = {"hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14}
 VOCAB, KV_HEADS = 32000, 2
 IMAGE_TOKENS, TEXT_TOKENS, NEW_TOKENS = 196, 32, 32
+CAPTIONED, CAPTION_TOKENS = 32, 20  # pictures and words of each caption
 PICTURES = {"crop_size": {"height": 224, "width": 224}, "size": {"shortest_edge": 224}}
 WORDS = "how many large red circles are there in this picture and what is the colour of the small square"
 Round = Callable[[], dict[str, float]]
@@ -36,6 +37,10 @@ def write(task: str, folder: Path) -> None:
         vision = tf.CLIPVisionConfig(**VISION, image_size=224, patch_size=32)
         text = tf.CLIPTextConfig(vocab_size=1000, num_hidden_layers=1)
         model: Any = tf.CLIPModel(tf.CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict()))
+    elif task == "caption":
+        model = tf.BlipForConditionalGeneration(tf.BlipConfig(vision_config={"initializer_range": 0.02}))
+        for name, content in tokenizer().to_files().items():
+            (folder / name).write_bytes(content)
     else:
         vision = tf.CLIPVisionConfig(**VISION, image_size=224, patch_size=16)
         language = tf.LlamaConfig(**LANGUAGE, vocab_size=VOCAB, num_key_value_heads=KV_HEADS, eos_token_id=None)
@@ -50,7 +55,8 @@ def write(task: str, folder: Path) -> None:
             "{{ '<image>' if p['type'] == 'image' else p['text'] }}{% endfor %}{% endfor %}"
         )
     model.save_pretrained(folder)
-    tf.CLIPImageProcessor(**PICTURES).save_pretrained(folder)
+    process = tf.BlipImageProcessor() if task == "caption" else tf.CLIPImageProcessor(**PICTURES)
+    process.save_pretrained(folder)
 
 
 def photographs(folder: Path, count: int) -> list[Path]:
@@ -163,6 +169,38 @@ def chat_peer(folder: Path) -> Round:
     return once
 
 
+def caption_ours(folder: Path) -> Round:
+    import panmodal as pm
+
+    paths = photographs(folder, CAPTIONED)
+    model = pm.load(folder)
+
+    def once() -> dict[str, float]:
+        caption = lambda: model.caption_all([pm.Image(p) for p in paths], max_tokens=CAPTION_TOKENS)  # noqa: E731
+        return {"s": timed(caption) / len(paths)}
+
+    return once
+
+
+def caption_peer(folder: Path) -> Round:
+    import transformers as tf
+    from PIL import Image
+
+    paths = photographs(folder, CAPTIONED)
+    model = tf.BlipForConditionalGeneration.from_pretrained(folder).eval()
+    process = tf.BlipImageProcessor.from_pretrained(folder)
+
+    def caption() -> None:
+        pictures = [Image.open(p).convert("RGB") for p in paths]
+        model.generate(**process(pictures, return_tensors="pt"), max_new_tokens=CAPTION_TOKENS, do_sample=False)
+
+    def once() -> dict[str, float]:
+        with torch.inference_mode():
+            return {"s": timed(caption) / len(paths)}
+
+    return once
+
+
 def timed(what: Callable[[], Any]) -> float:
     began = time.perf_counter()
     what()
@@ -181,13 +219,14 @@ def ceilings() -> dict[str, float]:
 
 
 def work() -> dict[str, float]:
-    """Operations of one picture embedded and of one prompt, and bytes that a decoded token reads."""
+    """Operations of one picture embedded or captioned and of one prompt, and bytes that a decoded token reads."""
     d, mlp, kv = LANGUAGE["hidden_size"], LANGUAGE["intermediate_size"], KV_HEADS * 64
     layer = 2 * d * d + 2 * d * kv + 3 * d * mlp  # weights
     tokens = IMAGE_TOKENS + TEXT_TOKENS
     prompt = 2 * tokens * 24 * layer + 24 * 4 * tokens * tokens * d + 2 * d * VOCAB
     return {
         "embed": _tower(50, 32, 12),
+        "caption": _tower(577, 16, 12) + 2 * 12 * (577 * 2 + CAPTION_TOKENS * 14) * 768**2,  # keys, and words
         "prompt": _tower(197, 16, 11) + prompt + 2 * IMAGE_TOKENS * d * (768 + d),
         "token": 2.0 * (24 * layer + d * VOCAB),  # float16 copies
     }
@@ -200,6 +239,8 @@ def _tower(tokens: int, patch: int, depth: int) -> float:
 SIDES = {
     ("embed", "ours"): embed_ours,
     ("embed", "peer"): embed_peer,
+    ("caption", "ours"): caption_ours,
+    ("caption", "peer"): caption_peer,
     ("chat", "ours"): chat_ours,
     ("chat", "peer"): chat_peer,
 }

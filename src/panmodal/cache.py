@@ -80,7 +80,8 @@ class Source:
     def seen_by(self, attention: Attention) -> tuple[Tensor, Tensor]:
         """Keys and values [B, K, S, E]"""
         if attention not in self._made:
-            self._made[attention] = attention.keys_values(self.vectors)
+            k, v = attention.keys_values(self.vectors)
+            self._made[attention] = k.contiguous(), v.contiguous()  # for they are read again for every token
         return self._made[attention]
 
     def mask_for(self, tokens: int) -> Tensor | None:

@@ -38,6 +38,6 @@ def test_match(command, folder):
     expected = pm.load(model).match(pm.Image(scene), texts)
     told = json.loads(command("match", scene, *texts, "-m", model, "--json").out)
     assert list(told["matches"].values()) == pytest.approx(expected)
-    assert command("match", scene, *texts, "-m", model).out.splitlines()[1] == f"{expected[1]:6.1%}  two stars"
+    assert command("match", scene, *texts, "-m", model).out.splitlines()[1] == f"{expected[1]:7.1%}  two stars"
     refused = command("match", "-", "-", "-m", model)
     assert refused.code == 1 and "either the picture or the texts" in refused.err

@@ -166,7 +166,10 @@ def test_match(command, models, scenes, monkeypatch):
     assert all(0 <= share <= 1 for share in matches.values())
     monkeypatch.setattr(sys, "stdin", io.StringIO("a red circle\ntwo blue stars\n"))
     piped = command(*asked, "-", "--model", models / "blip").out.splitlines()
-    assert piped == [f"{share:6.1%}  {text}" for text, share in matches.items()]
+    assert piped == [f"{share:7.1%}  {text}" for text, share in matches.items()]
+    many = command("match", scenes, "a red circle", "--model", models / "blip").out.splitlines()
+    assert many[::2] == [str(scenes / f"{i}.png") for i in range(6)]
+    one_line_error(command("match", "-", "-", "--model", models / "blip"), "either the picture or the texts")
     one_line_error(command(*asked, "red", "--model", models / "clip"), "Contrastive, which does not match")
 
 

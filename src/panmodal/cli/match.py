@@ -21,18 +21,20 @@ def run(
     allow_pickle: AllowPickle = False,
     json: Json = False,
 ) -> None:
-    """Tell how likely each text is to fit a picture, each judged on its own."""
-    if image == "-" and "-" in texts:
-        raise InputError("standard input is either the picture or the texts")
+    """Say how likely each text is to fit a picture, each judged on its own in sight of it."""
     from panmodal.cli.hint import FOR_MATCHING, hint
 
+    if image == "-" and "-" in texts:
+        raise InputError("standard input is either the picture or the texts")
     family = load_model(model, "match", device, allow_pickle)
-    said = lines(texts)
-    for name, shown in pictures([image]):
-        odds = family.match(shown, said)
-        hint(model, [shown], FOR_MATCHING)
+    said, shown = lines(texts), list(pictures([image]))
+    for name, picture in shown:
+        odds = family.match(picture, said)
         if json:
             print_json({"model": model, "image": name, "matches": dict(zip(said, odds, strict=True))})
-            continue
-        for text, share in zip(said, odds, strict=True):
-            print(f"{share:6.1%}  {text}")
+        else:
+            if len(shown) > 1:
+                print(name)
+            for text, share in zip(said, odds, strict=True):
+                print(f"{share:7.1%}  {text}")
+        hint(model, [picture], FOR_MATCHING)
