@@ -18,7 +18,10 @@ READ = dict(**TOWER, vocab_size=344, max_position_embeddings=96, eos_token_id=3)
 SPOKEN = dict(**TOWER, vocab_size=344, max_position_embeddings=256, tie_word_embeddings=True)
 SEGMENTS = dict(
     vision_config=dict(
-        **{**TOWER, "num_attention_heads": 2, "mlp_dim": 64},
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        mlp_dim=64,
         image_size=32,
         patch_size=4,
         window_size=3,

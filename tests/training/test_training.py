@@ -429,7 +429,7 @@ def test_data_that_is_not_there(recipe):
         run_recipe(read_recipe(recipe(1), ["stages.0.data=playground/txt"]), quiet=True)
 
 
-@pytest.mark.parametrize("name", ["clip", "chat"])
+@pytest.mark.parametrize("name", ["clip", "chat", "sam"])
 def test_the_recipes_that_are_shipped(name):
     recipe = read_recipe(Path(__file__).parents[2] / "recipes" / "tiny" / f"{name}.toml")
     assert recipe.name == f"tiny/{name}"
