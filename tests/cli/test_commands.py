@@ -15,7 +15,9 @@ import pytest
 import torch
 from PIL import Image as Pil
 
+import panmodal as pm
 from panmodal.cli import app
+from panmodal.data.masks import from_rle
 from panmodal.data.sounds import to_wav
 from panmodal.families import BlipHybrid
 from panmodal.playground import make_scene, render, sound
@@ -30,6 +32,7 @@ COMMANDS = [
     "classify",
     "match",
     "search",
+    "segment",
     "train",
     "eval",
     "models",
@@ -41,7 +44,7 @@ COMMANDS = [
 @pytest.fixture(scope="module")
 def models(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("models")
-    for name in ("clip", "imagebind", "llava", "llama", "vit", "flamingo", "blip"):
+    for name in ("clip", "imagebind", "llava", "llama", "vit", "flamingo", "blip", "sam"):
         small(name, std=0.3).save(folder / name)
     answers = {**small("blip").config, "architectures": ["BlipForQuestionAnswering"]}
     BlipHybrid.fresh(answers, small("blip").checkpoint.files).save(folder / "blip-vqa")
@@ -262,6 +265,53 @@ def test_another_model_does_not_find_the_first_ones_vectors(command, scenes, tmp
         small("clip", std).save(tmp_path / str(n))
         found = command("search", scenes, scenes / "2.png", "--model", tmp_path / str(n), "--json")
         assert json.loads(found.out.splitlines()[0])["score"] == pytest.approx(1, abs=1e-4)
+
+
+def test_segment(command, models, scenes, tmp_path):
+    asked = ("segment", scenes / "0.png", "--model", models / "sam", "--out", tmp_path / "a")
+    told = json.loads(command(*asked, "--point", "30,40", "--json").out)
+    assert [Path(m["file"]).name for m in told["masks"]] == ["000.png", "001.png", "002.png"]
+    assert [m["score"] for m in told["masks"]] == sorted((m["score"] for m in told["masks"]), reverse=True)
+    expected = pm.load(models / "sam").segment(pm.Image(scenes / "0.png"), [(30, 40)])
+    assert torch.equal(from_rle(told["masks"][0]["rle"]), expected.masks[expected.best])
+    for mask in told["masks"]:
+        stored = np.asarray(Pil.open(mask["file"])) > 0
+        assert np.array_equal(stored, from_rle(mask["rle"]).numpy()) and stored.sum() == mask["area"]
+    assert Pil.open(told["overlay"]).size == (96, 96)
+    one = command(*asked, "--point", "30,40", "--background", "4,5", "--box", "20,30,60,70.5")
+    assert one.code == 0 and len(one.out.splitlines()) == 2 and "overlay.png shows 1" in one.out
+    two = json.loads(command(*asked, "--box", "0,0,60,70", "--box", "20,30,50,60", "--json").out)
+    assert len(two["masks"]) == 2
+
+
+def test_segment_everything(command, models, scenes, tmp_path):
+    family = small("sam")
+    family.config["mask_generation"] = {"points_per_side": 3, "min_score": -9, "min_stability": 0}
+    family.save(tmp_path / "lenient")
+    asked = ("segment", scenes / "0.png", "--everything", "--out", tmp_path / "a", "--json", "--model")
+    expected = family.segment_everything(pm.Image(scenes / "0.png"))
+    told = json.loads(command(*asked, tmp_path / "lenient").out)
+    assert [m["rle"] for m in told["masks"]] == [segment.rle for segment in expected] != []
+    assert [m["box"] for m in told["masks"]] == [list(segment.box) for segment in expected]
+    assert len(json.loads(command(*asked, tmp_path / "lenient", "--crop-layers", 1).out)["masks"]) > 0
+    assert json.loads(command(*asked, models / "sam").out)["masks"] == []  # a model that is sure of nothing
+
+
+def test_segment_says_what_is_wrong(command, models, scenes, tmp_path):
+    asked = ("segment", scenes / "0.png", "--model", models / "sam", "--out", tmp_path / "a")
+    one_line_error(command(*asked), "there is no prompt", "--point X,Y", "--everything")
+    one_line_error(command(*asked, "--point", "96,3"), "the point 96,3 lies outside the picture", "96 x 96")
+    one_line_error(command(*asked, "--point", "-1,3"), "the point -1,3 lies outside the picture")
+    one_line_error(command(*asked, "--background", "3,400"), "the point 3,400 lies outside the picture")
+    one_line_error(command(*asked, "--box", "5,5,5,20"), "the box 5,5,5,20 is empty")
+    one_line_error(command(*asked, "--point", "5"), "--point takes 2 numbers", "'5'")
+    one_line_error(command(*asked, "--box", "5,5,a,20"), "--box takes 4 numbers", "'5,5,a,20'")
+    one_line_error(command(*asked, "--point", "5,5", "--everything"), "--everything goes without points")
+    one_line_error(command("segment", scenes, "--everything", "--model", models / "sam"), "several pictures")
+    one_line_error(command("segment", scenes / "0.png", "--everything", "--model", models / "clip"), "does not segment")
+    (tmp_path / "file").write_text("")
+    one_line_error(command(*asked[:-1], tmp_path / "file", "--point", "5,5"), "file is a file; name a folder")
+    assert not (tmp_path / "a").exists()
 
 
 def test_eval(command, models):

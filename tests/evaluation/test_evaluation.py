@@ -8,9 +8,10 @@ import torch
 import panmodal as pm
 import panmodal.evaluation.tasks
 from panmodal.evaluation import TASKS
-from panmodal.evaluation.metrics import accuracy, exact_match, normalised, recall_at
+from panmodal.evaluation.metrics import accuracy, exact_match, normalised, pearson, recall_at
+from panmodal.evaluation.segmentation import centre, depths
 from panmodal.families import BlipHybrid
-from panmodal.playground import KINDS, caption, make_scene, render
+from panmodal.playground import KINDS, caption, crowded_scene, make_scene, masks, render
 from tests.families.small import small
 
 TRUE = {render(scene).tobytes(): caption(scene) for scene in (make_scene(seed, "test") for seed in range(100))}
@@ -49,13 +50,14 @@ MODELS = {
 @pytest.mark.parametrize("task", TASKS)
 def test_a_report(task):
     model = small(MODELS.get(task, "imagebind" if "audio" in task else "clip"), std=0.3)
+    count = 100 if task != "playground/segment" else 4
     seen: list[tuple[int, int]] = []
-    report = pm.evaluate(model, task, split="held-out", count=100, progress=lambda done, of: seen.append((done, of)))
+    report = pm.evaluate(model, task, split="held-out", count=count, progress=lambda done, of: seen.append((done, of)))
     told = report.to_json()
-    assert told["task"] == task and told["split"] == "held-out" and told["examples"] == 100
-    assert all(0 <= v <= 1 for v in told["metrics"].values() if not isinstance(v, dict))
-    assert seen[-1] == (100, 100)
-    assert pm.evaluate(model, task, split="held-out", count=100).to_json() == told
+    assert told["task"] == task and told["split"] == "held-out" and told["examples"] == count
+    assert all(0 <= v <= 1 or k == "iou_correlation" for k, v in told["metrics"].items() if k != "by_kind")
+    assert seen[-1] == (count, count)
+    assert pm.evaluate(model, task, split="held-out", count=count).to_json() == told
 
 
 class Knowing(BlipHybrid):
@@ -150,3 +152,37 @@ def test_what_cannot_be_run():
         pm.evaluate(small("llava"), "playground/vqa", pictures="other")
     with pytest.raises(pm.InputError, match="shots is -1"):
         pm.evaluate(small("flamingo"), "playground/new-words", shots=-1)
+
+
+def test_pearson():
+    x = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    assert pearson(x, 3 - 2 * x) == pytest.approx(-1)
+    assert pearson(x, torch.tensor([1.0, -1.0, -1.0, 1.0])) == pytest.approx(0)
+    assert pearson(x, torch.tensor([1.0, 3.0, 2.0, 4.0])) == pytest.approx(0.8)
+    assert pearson(x, torch.ones(4)) == 0
+
+
+def test_a_click_goes_where_a_mask_is_deepest():
+    square = torch.zeros(9, 12, dtype=torch.bool)
+    square[2:7, 3:8] = True
+    assert centre(square) == (5, 4)
+    assert depths(square)[4].tolist() == [0, 0, 0, 1, 2, 3, 2, 1, 0, 0, 0, 0]
+    square[3, 4] = False
+    assert depths(square)[4, 5] == pytest.approx(2**0.5)  # as the crow flies
+    assert depths(torch.ones(3, 5, dtype=torch.bool)).max() == 2  # beyond the picture there is nothing
+
+
+def test_clicks_are_corrections(monkeypatch):
+    """Each later click lies on the object where the answer missed it, or beside it where the answer added to it."""
+    family, asked = small("sam"), []
+    answer = family.segment
+    monkeypatch.setattr(family, "segment", lambda *given, **more: asked.append((given, more)) or answer(*given, **more))
+    pm.evaluate(family, "playground/segment", count=2)
+    clicked = [(given[1], given[2], more["mask"]) for given, more in asked if "mask" in more]
+    assert clicked
+    truths = [mask for seed in range(2) for mask in torch.from_numpy(masks(crowded_scene(seed, "test")))]
+    for points, labels, mask in clicked:
+        (truth,) = [t for t in truths if centre(t) == points[0]]
+        assert mask is not None and len(labels) == len(points)
+        for (x, y), label in zip(points, labels, strict=True):
+            assert bool(truth[y, x]) == bool(label)

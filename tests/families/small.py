@@ -26,7 +26,10 @@ QUERIED = dict(
 )
 SEGMENTS = dict(
     vision_config=dict(
-        **{**TOWER, "num_attention_heads": 2, "mlp_dim": 64},
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        mlp_dim=64,
         image_size=32,
         patch_size=4,
         window_size=3,

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image as Pil
 
 import panmodal as pm
+from panmodal.data.masks import from_rle
 from panmodal.data.readers import open_file
 from panmodal.errors import InputError
 from panmodal.playground import (
@@ -23,6 +24,7 @@ from panmodal.playground import (
     SPLITS,
     boxes,
     caption,
+    crowded_scene,
     make_scene,
     masks,
     objects_named,
@@ -42,6 +44,7 @@ from panmodal.playground.speech import (
     instruction_sample,
     match_sample,
     region_sample,
+    segment_sample,
     single_sample,
     text_sample,
     thought_sample,
@@ -112,6 +115,22 @@ def test_masks_and_boxes_are_where_the_paint_is(size):
             assert (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1) == (x0, y0, x1, y1)
             assert abs((x0 + x1) / 2 - thing.x * size / 96) < 3 * size / 96
             assert np.abs(picture[mask] - thing.tint).max(-1).min() < 12
+
+
+def test_a_crowd_overlaps_and_hides_nothing_whole():
+    shares = []
+    for split in SPLITS:
+        for seed in range(100):
+            scene = crowded_scene(seed, split)
+            assert scene == crowded_scene(seed, split)
+            seen = masks(scene).sum((1, 2))
+            whole = [masks(replace(scene, objects=(thing,))).sum() for thing in scene.objects]
+            shares += (seen / whole).tolist()
+            assert bool({(o.colour, o.shape) for o in scene.objects} & HELD_OUT) == (split == "held-out")
+    assert min(shares) > 0.3
+    assert sum(share < 0.95 for share in shares) > len(shares) / 6
+    sample = segment_sample(3)
+    assert [from_rle(rle).tolist() for rle in sample.about["masks"]] == masks(crowded_scene(3)).tolist()
 
 
 def test_captions():
@@ -281,6 +300,7 @@ def test_export(command, tmp_path):
     assert numbers.max() == len(sample.about["objects"])
     x0, y0, x1, y1 = sample.about["objects"][0]["box"]
     assert (numbers[y0:y1, x0:x1] == 1).any() and (numbers == 1).sum() == (numbers[y0:y1, x0:x1] == 1).sum()
+    assert (OBJECTIVES["masks"].encode(None, sample)[1].numpy().sum(0) == (numbers > 0)).all()
     for objective in ("regions", "contrastive_captioning"):  # which read the objects
         OBJECTIVES[objective].encode(pm.load("tiny/clip").processor, sample)
     heard = pm.Audio(tmp_path / "out" / sample.about["sound"])

@@ -15,11 +15,16 @@ import torch
 from PIL import Image as Pil
 
 import panmodal as pm
+from panmodal.data.masks import to_rle
 from panmodal.data.sample import Batch, Sample, assistant, user
 from panmodal.errors import InputError, TrainingError
 from panmodal.families import BlipHybrid
-from panmodal.playground.speech import caption_sample, match_sample
-from panmodal.training import Stage, losses, read_recipe, run_recipe, train
+from panmodal.generators.everything import boxes_around
+from panmodal.generators.masks import BOTTOM_RIGHT, FOREGROUND, NOWHERE, TOP_LEFT
+from panmodal.playground import crowded_scene
+from panmodal.playground import masks as scene_masks
+from panmodal.playground.speech import caption_sample, match_sample, segment_sample
+from panmodal.training import Stage, losses, masks, read_recipe, run_recipe, train
 from panmodal.training.hybrid import hard_negatives
 from panmodal.training.loop import schedule
 from panmodal.training.run import build
@@ -186,6 +191,103 @@ def test_next_token_loss_is_shifted_once_and_masked():
         hidden[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100
     )
     assert losses.next_token_loss(hidden, labels, lambda h: h) == pytest.approx(expected.item(), abs=1e-6)
+
+
+def test_focal_loss_is_that_of_its_paper():
+    """Of two masks: for each pixel -weight * (1 - p) ** 2 * log p, p what the truth was given"""
+    logits, target = torch.randn(2, 3, 4), torch.randint(0, 2, (2, 3, 4)).bool()
+    p = torch.where(target, logits.sigmoid(), 1 - logits.sigmoid())
+    expected = -torch.where(target, 0.25, 0.75) * (1 - p) ** 2 * p.log()
+    torch.testing.assert_close(losses.focal_loss(logits, target), expected.mean((1, 2)))
+    assert losses.focal_loss(torch.randn(5, 3, 4, 4), torch.ones(5, 1, 4, 4)).shape == (5, 3)
+
+
+def test_dice_loss():
+    target = torch.zeros(1, 10, 10, dtype=torch.bool)
+    target[:, :5] = True
+    sure = torch.where(target, 30.0, -30.0)
+    assert losses.dice_loss(sure, target) == pytest.approx(0, abs=1e-6)
+    assert losses.dice_loss(-sure, target) == pytest.approx(1 - 1 / 101)
+    assert losses.dice_loss(torch.zeros(1, 10, 10), target) == pytest.approx(1 - 51 / 101)
+
+
+# Masks
+
+
+def truths():
+    return torch.from_numpy(scene_masks(crowded_scene(5)))
+
+
+def test_first_prompts_are_points_on_the_thing_or_its_box():
+    truth = truths().repeat(40, 1, 1)
+    boxes = boxes_around(truth)
+    points, kinds, pointed = masks.first_prompts(truth, boxes.float())
+    assert 0.3 < pointed.float().mean() < 0.7
+    x, y = points[pointed, 0].long().T
+    assert truth[pointed, y, x].all()
+    assert {tuple(k) for k in kinds[pointed].tolist()} == {(FOREGROUND, NOWHERE)}
+    off = (points[~pointed].flatten(1) - boxes[~pointed]).abs()
+    assert off.max() <= 20 / 1024 * 96 and off.mean() > 0.3
+    assert {tuple(k) for k in kinds[~pointed].tolist()} == {(TOP_LEFT, BOTTOM_RIGHT)}
+
+
+def test_corrections_are_clicks_where_the_answer_is_wrong():
+    truth = truths()
+    logits = torch.where(truth, 5.0, -5.0)
+    logits[0] = -5  # all missed
+    logits[1, 40:60, 40:60] = 5  # more than there is
+    for _ in range(20):
+        points, kinds = masks.correction(logits, truth)
+        x, y = points[:, 0].long().T
+        inside = truth[torch.arange(len(truth)), y, x]
+        assert torch.equal(kinds[:, 0] == FOREGROUND, inside)
+        assert inside[0] and not inside[1] and inside[2:].all()  # what is right is clicked once more
+        assert 40 <= x[1] < 60 and 40 <= y[1] < 60
+
+
+@pytest.mark.parametrize(
+    ("about", "message"),
+    [
+        ({}, "needs one picture, and run lengths"),
+        ({"masks": [{"size": [96, 96], "counts": [9216]}]}, "is empty or not of its picture's size"),
+        ({"masks": [{"size": [2, 2], "counts": [0, 4]}]}, r"a mask of \[2, 2\] pixels is empty or not"),
+        ({"masks": [{"size": [96, 96], "counts": [3]}]}, "add up to its 9216 pixels"),
+    ],
+)
+def test_samples_without_masks_to_learn_from(about, message):
+    with pytest.raises(InputError, match=message):
+        OBJECTIVES["masks"].encode(None, Sample(segment_sample(0).messages, about))
+
+
+def test_masks_are_learned_at_the_models_size():
+    """Of pictures of two sizes, one of them not square, with a mask that is lost when the picture is made smaller"""
+    family, objective = small("sam"), OBJECTIVES["masks"]
+    wide = torch.zeros(2, 96, 192, dtype=torch.bool)
+    wide[0, :48, :96], wide[1, 1, 1] = True, True
+    picture = user(pm.Image(Pil.new("RGB", (192, 96))))
+    samples = [segment_sample(0), Sample((picture,), {"masks": [to_rle(mask) for mask in wide]})]
+    batch = objective.batch(family.processor, [objective.encode(family.processor, s) for s in samples])
+    count = len(samples[0].about["masks"])
+    assert batch.images.shape == (2, 3, 32, 32) and batch.masks.shape == (count + 1, 32, 32)
+    assert batch.regions[:, 0].tolist() == [0] * count + [1]
+    assert batch.regions[-1].tolist() == [1, 0, 0, 0.5, 0.25]
+    assert batch.masks[-1].sum() == 16 * 8
+    with pytest.raises(InputError, match="by SAM models only"):
+        objective.batch(small("vit").processor, [objective.encode(None, samples[0])])
+
+
+def test_a_picture_is_encoded_once_for_all_its_masks(monkeypatch):
+    family, objective = small("sam"), OBJECTIVES["masks"]
+    samples = [segment_sample(seed) for seed in range(2)]
+    batch = objective.batch(family.processor, [objective.encode(family.processor, s) for s in samples])
+    encoded, decoded = [], []
+    encode, decode = family.model.encode, family.model.decode
+    monkeypatch.setattr(family.model, "encode", lambda images: encoded.append(len(images)) or encode(images))
+    monkeypatch.setattr(family.model, "decode", lambda *a: decoded.append(a) or decode(*a))
+    objective.loss(family.model, batch)
+    assert encoded == [2]
+    assert [(len(points), points.shape[1]) for _, points, *_ in decoded] == [(len(batch.masks), n) for n in (2, 3, 4)]
+    assert decoded[0][3] is None and decoded[1][3].shape == decoded[2][3].shape == batch.masks.shape
 
 
 # Stages
@@ -494,7 +596,7 @@ def test_a_model_with_the_image_encoder_of_another():
     assert family.config["vision_config"]["model_type"] == "clip_vision_model"
 
 
-@pytest.mark.parametrize("name", ["clip", "chat", "bind", "blip"])
+@pytest.mark.parametrize("name", ["clip", "chat", "bind", "blip", "sam"])
 def test_the_recipes_that_are_shipped(name):
     recipe = read_recipe(Path(__file__).parents[2] / "recipes" / "tiny" / f"{name}.toml")
     assert recipe.name == f"tiny/{name}"

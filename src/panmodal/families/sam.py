@@ -234,13 +234,13 @@ class Segmenter(Family[Sam]):
         if not kept:
             return []
         logits, scores, steady, boxes = (torch.cat(column) for column in zip(*kept, strict=True))
-        segments = []
-        for i in suppress(boxes, scores, max_overlap).tolist():
-            x0, y0, x1, y1 = crop
-            mask = torch.zeros(picture.height, picture.width, dtype=torch.bool)
-            mask[y0:y1, x0:x1] = (self._full(logits[i : i + 1], seen.size)[0] > 0).cpu()
-            x0, y0, x1, y1 = boxes[i].tolist()
-            segments.append(Segment(mask, (x0, y0, x1, y1), int(mask.sum()), float(scores[i]), float(steady[i])))
+        segments: list[Segment] = []
+        x0, y0, x1, y1 = crop
+        for some in torch.split(suppress(boxes, scores, max_overlap), MASKS):
+            masks = torch.zeros(len(some), picture.height, picture.width, dtype=torch.bool)
+            masks[:, y0:y1, x0:x1] = self._full(logits[some], seen.size) > 0
+            about = zip(masks, boxes[some].tolist(), scores[some].tolist(), steady[some].tolist(), strict=True)
+            segments += [Segment(mask, tuple(box), int(mask.sum()), *told) for mask, box, *told in about]
         return segments
 
     def _to_input(self, at: Tensor, size: tuple[int, int]) -> Tensor:

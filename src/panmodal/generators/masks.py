@@ -184,6 +184,10 @@ def as_prompts(
         raise InputError(f"each of the {len(points)} points needs a label, 1 on the thing or 0 beside it, not {labels}")
     if points and len(boxes) > 1:
         raise InputError(f"{len(points)} points go with one box, not with {len(boxes)}: segment one thing at a time")
+    for name, given, count in (("point", points, 2), ("box", boxes, 4)):
+        for numbers in given:
+            if len(numbers) != count:
+                raise InputError(f"a {name} is {count} numbers, not {tuple(numbers)}")
     for x, y in points:
         if not (0 <= x < width and 0 <= y < height):
             raise InputError(f"the point {x:g},{y:g} lies outside the picture, which is {width} x {height} pixels")

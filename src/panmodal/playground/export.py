@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from panmodal.data.masks import to_rle
 from panmodal.data.sounds import to_wav
 from panmodal.playground.questions import questions
 from panmodal.playground.render import boxes, masks, render
@@ -26,7 +27,7 @@ def export(out: Path, count: int, split: str, size: int, seed: int, progress: Ca
     """Writes `count` scenes to a folder.
 
     `data.jsonl` has a line a scene: `messages` (a conversation about the picture, to train on), its
-    captions, questions (with kind, program and rationale) and objects. `masks/` has for each scene a
+    captions, questions (with kind, program and rationale), objects and their masks. `masks/` has for each scene a
     picture whose pixels say which object is seen there, counted from 1; 0 is the background. `sounds/`
     has what it sounds like, and `depth/` how far away it is, in millimetres.
     """
@@ -65,6 +66,7 @@ def describe(scene: Scene, picture: str, size: int) -> dict[str, Any]:
         "split": scene.split,
         "background": scene.background,
         "objects": [{**asdict(thing), "box": box, "phrase": one(full_name(thing))} for thing, box in found],
+        "masks": [to_rle(mask) for mask in masks(scene, size)],
         "captions": {level: caption(scene, level) for level in LEVELS},
         "questions": [asdict(question) for question in asked],
     }
