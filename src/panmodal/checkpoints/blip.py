@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-from torch import Tensor, nn
-
-from panmodal.checkpoints.names import BERT, SPARE, Names, To, qkv, under
+from panmodal.checkpoints.names import BERT, CLIP_IMAGE, SPARE, Names, To, qkv, under
 from panmodal.checkpoints.parts import IMAGE_ENCODERS, Config, Part, activation, only
 from panmodal.embeddings import PatchEmbedding, TokenEmbedding
-from panmodal.encoders.image import FirstToken, ImageEncoder
+from panmodal.encoders.image import ImageEncoder, NormedTokens
 from panmodal.encoders.text import TextEncoder
 from panmodal.errors import CheckpointError, suggest
 from panmodal.language import LanguageModel
@@ -46,18 +44,6 @@ def find_layout(config: Config) -> Layout:
     return ARCHITECTURES[named[0]]
 
 
-class Pooler(nn.Module):
-    """BERT's: a linear map and a hyperbolic tangent."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.dense = nn.Linear(dim, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.dense(x).tanh()
-        return out
-
-
 def _image(c: Config) -> ImageEncoder:
     blocks = TransformerConfig(
         dim=c["hidden_size"],
@@ -67,7 +53,12 @@ def _image(c: Config) -> ImageEncoder:
         activation=activation(c["hidden_act"]),
         norm_eps=c["layer_norm_eps"],
     )
-    return ImageEncoder(PatchEmbedding(blocks.dim, c["image_size"], c["patch_size"]), blocks, FirstToken())
+    return ImageEncoder(PatchEmbedding(blocks.dim, c["image_size"], c["patch_size"]), blocks)
+
+
+def _clip_image(c: Config) -> ImageEncoder:
+    made = IMAGE_ENCODERS["clip_vision_model"].build(c)
+    return NormedTokens(made.embed, made.body.config, made.pool)
 
 
 def _words(c: Config, causal: bool) -> tuple[TokenEmbedding, TransformerConfig, partial[CrossBlock]]:
@@ -164,7 +155,6 @@ _WORDS = {
 }
 
 BLIP_IMAGE: dict[str, Part[ImageEncoder]] = {
-    **IMAGE_ENCODERS,  # BLIP's own, or another that is trained already
     "blip_vision_model": Part(
         {
             "hidden_size": 768,
@@ -179,6 +169,7 @@ BLIP_IMAGE: dict[str, Part[ImageEncoder]] = {
         _image,
         _IMAGE_NAMES,
     ),
+    "clip_vision_model": Part(IMAGE_ENCODERS["clip_vision_model"].defaults, _clip_image, CLIP_IMAGE),
 }
 BLIP_ENCODER = Part(_WORDS, _encoder, _ENCODER_NAMES)
 BLIP_DECODER = Part(

@@ -64,6 +64,16 @@ class FirstToken(nn.Module):
         return out
 
 
+class NormedTokens(ImageEncoder):
+    """CLIP's, but all tokens go through the norm that CLIP has for the class token alone: without it they are as
+    loud as the last layer leaves them, and drown what looks at them."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """images [B, 3, height, width] -> tokens [B, T, D], the class token first"""
+        out: Tensor = self.pool.norm(super().forward(images))  # type: ignore[operator]
+        return out
+
+
 class AttentionPool(nn.Module):
     """SigLIP's head: one learned query looks at all tokens (Zhai et al., 2022, "MAP")."""
 

@@ -60,3 +60,15 @@ class TextEncoder(nn.Module):
             chosen = tokens[:, 0 if self.pool_at == "first" else -1]
         out: Tensor = self.head(chosen)
         return out
+
+
+class Pooler(nn.Module):
+    """BERT's: a linear map and a hyperbolic tangent."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.dense(x).tanh()
+        return out

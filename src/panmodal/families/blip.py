@@ -14,7 +14,6 @@ from panmodal.checkpoints.blip import (
     BLIP_ENCODER,
     BLIP_IMAGE,
     Layout,
-    Pooler,
     decoder_names,
     find_layout,
     heads_names,
@@ -26,7 +25,7 @@ from panmodal.data.processor import Processor
 from panmodal.data.sample import Image, Message, as_conversation, assistant
 from panmodal.data.tokens import Tokenizer
 from panmodal.encoders import ImageEncoder, TextEncoder
-from panmodal.encoders.image import FirstToken
+from panmodal.encoders.text import Pooler
 from panmodal.errors import InputError
 from panmodal.families.base import Family, embed_images, embed_texts, encode_images
 from panmodal.generate import ENDED, Sampling, generate
@@ -76,7 +75,10 @@ class Blip(nn.Module):
 
     def embed_tokens(self, tokens: Tensor) -> Tensor:
         """Image tokens [B, P, D] -> [B, dim]"""
-        out: Tensor = self.image_projection(self.image.pool(tokens))
+        first = tokens[:, 0]
+        if self.layout.first:
+            first = self.image.body.norm(first)  # once more
+        out: Tensor = self.image_projection(first)
         return out
 
     def embed_texts(self, ids: Tensor, pad: Tensor | None = None) -> Tensor:
@@ -126,7 +128,6 @@ class BlipHybrid(Family[Blip]):
         if text is not None and decoder is not None and tied:
             share(text, decoder)
         if text is not None and layout.first:
-            image.pool = FirstToken(image.body.norm)  # once more
             text.head = Pooler(text.dim)
         dim = config.get("projection_dim", 512) if layout.first else config.get("image_text_hidden_size", 256)
         names = {
