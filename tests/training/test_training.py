@@ -594,6 +594,12 @@ def test_a_model_with_the_image_encoder_of_another():
         assert torch.equal(family.model.image.state_dict()[name], weight)
     assert family.checkpoint.image_processor == clip.checkpoint.image_processor
     assert family.config["vision_config"]["model_type"] == "clip_vision_model"
+    picture = clip.processor.pictures(caption_sample(0).images)
+    with torch.no_grad():  # the class token is CLIP's, and the others are as loud
+        tokens = family.model.image(picture)
+        torch.testing.assert_close(tokens[:, 0], clip.model.image.pooled(picture))
+        assert tokens.std() < 1.5
+        assert clip.model.image(picture).std() > 5
 
 
 @pytest.mark.parametrize("name", ["clip", "chat", "bind", "blip", "sam"])

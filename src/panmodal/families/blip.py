@@ -75,10 +75,10 @@ class Blip(nn.Module):
 
     def embed_tokens(self, tokens: Tensor) -> Tensor:
         """Image tokens [B, P, D] -> [B, dim]"""
-        first = tokens[:, 0]
+        seen = tokens[:, 0]
         if self.layout.first:
-            first = self.image.body.norm(first)  # once more
-        out: Tensor = self.image_projection(first)
+            seen = self.image.body.norm(seen)  # once more
+        out: Tensor = self.image_projection(seen)
         return out
 
     def embed_texts(self, ids: Tensor, pad: Tensor | None = None) -> Tensor:
@@ -124,9 +124,10 @@ class BlipHybrid(Family[Blip]):
         words = {**BLIP_ENCODER.defaults, **config["text_config"], "encoder_hidden_size": image.dim}
         text = BLIP_ENCODER.build(words) if layout.contrast or layout.answer else None
         decoder = BLIP_DECODER.build(words) if layout.caption or layout.answer else None
-        tied = bool(config.get("tie_encoder_decoder")) and text is not None and decoder is not None
-        if text is not None and decoder is not None and tied:
+        tied = False
+        if text is not None and decoder is not None and config.get("tie_encoder_decoder"):
             share(text, decoder)
+            tied = True
         if text is not None and layout.first:
             text.head = Pooler(text.dim)
         dim = config.get("projection_dim", 512) if layout.first else config.get("image_text_hidden_size", 256)
