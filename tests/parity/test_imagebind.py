@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -259,3 +260,16 @@ def test_the_published_size_is_what_an_empty_configuration_says():
         1024
     }
     assert [len(model.get_submodule(kind).body.blocks) for kind in ("image", "text", "imu")] == [32, 24, 6]
+
+
+def test_towers_that_are_not_there(tmp_path):
+    from panmodal.families import Binding
+
+    seeing = {key: CONFIG[key] for key in ("model_type", "projection_dim", "vision_config")}
+    model = Binding.fresh(seeing, {})
+    with pytest.raises(pm.InputError, match="no tower for audio"):
+        model.embed([pm.Audio(np.zeros(9, np.int16), 8000)])
+    with pytest.raises(pm.CheckpointError, match="no vision_config"):
+        Binding.fresh({"model_type": "imagebind", "text_config": CONFIG["text_config"]}, {})
+    with pytest.raises(pm.CheckpointError, match="preprocessor_config.json has a setting .*'clps'"):
+        Binding.fresh(CONFIG, {"preprocessor_config.json": json.dumps({"audio": {"clps": 1}}).encode()})

@@ -112,19 +112,10 @@ class Binding(Family[ImageBind]):
     def make_processor(self) -> Processor:
         told, settings = tower_configs(self.config), self.checkpoint.image_processor
         pictures = ImageTransform.from_config({"image_processor_type": "CLIPImageProcessor", **settings})
-        media: dict[str, Callable[[Any], Tensor]] = {
-            "video": VideoTransform(pictures, told["image"]["num_frames"], **settings.get("video", {}))
-        }
-        for kind, c in told.items():
-            own = settings.get(kind, {})
-            if kind == "audio":
-                media[kind] = SoundTransform(c["height"], c["width"], **own)
-            elif kind == "depth":
-                media[kind] = MapTransform(c["height"], c["width"], **{"disparity": 1.0, **own})
-            elif kind == "thermal":
-                media[kind] = MapTransform(c["height"], c["width"], **own)
-            elif kind == "imu":
-                media[kind] = MotionTransform(c["num_channels"], c["num_samples"])
+        try:
+            media = _transforms(told, settings, pictures)
+        except TypeError as error:
+            raise CheckpointError(f"preprocessor_config.json has a setting that ImageBind lacks: {error}") from None
         return Processor(
             Tokenizer.from_files(self.checkpoint.files),
             pictures,
@@ -163,6 +154,26 @@ class Binding(Family[ImageBind]):
         with torch.inference_mode():
             odds = (self.model.scale("text").float().cpu() * self.embed([item])[0] @ texts.T).softmax(-1)
         return dict(zip(labels, odds.tolist(), strict=True))
+
+
+def _transforms(
+    told: Mapping[str, Config], settings: Config, pictures: ImageTransform
+) -> dict[str, Callable[[Any], Tensor]]:
+    """For every kind of medium that the towers take; what a kind's settings leave out is as in the paper."""
+    own = {kind: settings.get(kind, {}) for kind in (*told, "video")}
+    made: dict[str, Callable[[Any], Tensor]] = {
+        "video": VideoTransform(pictures, told["image"]["num_frames"], **own["video"])
+    }
+    for kind, c in told.items():
+        if kind == "audio":
+            made[kind] = SoundTransform(c["height"], c["width"], **own[kind])
+        elif kind == "depth":
+            made[kind] = MapTransform(c["height"], c["width"], **{"disparity": 1.0, **own[kind]})
+        elif kind == "thermal":
+            made[kind] = MapTransform(c["height"], c["width"], **own[kind])
+        elif kind == "imu":
+            made[kind] = MotionTransform(c["num_channels"], c["num_samples"])
+    return made
 
 
 @cache
