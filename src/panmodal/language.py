@@ -93,9 +93,14 @@ def with_words(weights: dict[str, Tensor], rows: int) -> dict[str, Tensor]:
     """A language model's weights for a vocabulary of `rows`, the words that are new to it the mean of the others."""
     grown = dict(weights)
     for name in ("embed.vectors.weight", "head.weight"):
-        known = weights[name]
-        grown[name] = torch.cat([known, known.mean(dim=0, keepdim=True).expand(rows - len(known), -1)])
+        grown[name] = with_rows(weights[name], rows)
     return grown
+
+
+def with_rows(table: Tensor, rows: int) -> Tensor:
+    """A table of words cut to so many rows, or grown to them by their mean."""
+    mean = table.mean(dim=0, keepdim=True).expand(max(0, rows - len(table)), -1)
+    return torch.cat([table[:rows], mean])
 
 
 class BertTransform(nn.Module):

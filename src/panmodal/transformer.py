@@ -106,12 +106,13 @@ class Attention(nn.Module):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Mask) -> Tensor:
         where = mask if isinstance(mask, Tensor) else None
-        if q.device.type == "cpu":  # whose bfloat16 attention is several times slower than its float32
-            q, k, v = q.float(), k.float(), v.float()
-        with torch.autocast(q.device.type, enabled=q.device.type != "cpu"):
-            return F.scaled_dot_product_attention(
-                q, k, v, attn_mask=where, is_causal=isinstance(mask, str), enable_gqa=self.grouped
-            )
+        attention = partial(
+            F.scaled_dot_product_attention, attn_mask=where, is_causal=isinstance(mask, str), enable_gqa=self.grouped
+        )
+        if q.device.type != "cpu":
+            return attention(q, k, v)
+        with torch.autocast("cpu", enabled=False):  # whose bfloat16 attention is several times slower than its float32
+            return attention(q.float(), k.float(), v.float())
 
 
 class MLP(nn.Module):
@@ -147,6 +148,10 @@ class Block(nn.Module):
         source: Source | None = None,  # for blocks that look at one
     ) -> Tensor:
         x = self.residual(x, self.attn_norm, partial(self.attn, mask=mask, rope=rope, slot=slot))
+        return self.after_attention(x, source)
+
+    def after_attention(self, x: Tensor, source: Source | None) -> Tensor:
+        """[B, T, D] -> [B, T, D]"""
         return self.residual(x, self.mlp_norm, self.mlp)
 
     def residual(self, x: Tensor, norm: nn.Module, layer: Callable[[Tensor], Tensor]) -> Tensor:
@@ -161,18 +166,10 @@ class CrossBlock(Block):
         super().__init__(config, layer)
         self.cross, self.cross_norm = Attention(config, source_dim), config.make_norm()
 
-    def forward(
-        self,
-        x: Tensor,
-        mask: Mask = None,
-        rope: Angles | None = None,
-        slot: Slot | None = None,
-        source: Source | None = None,
-    ) -> Tensor:
-        x = self.residual(x, self.attn_norm, partial(self.attn, mask=mask, rope=rope, slot=slot))
+    def after_attention(self, x: Tensor, source: Source | None) -> Tensor:
         if source is not None:
             x = self.residual(x, self.cross_norm, partial(self.cross, source=source))
-        return self.residual(x, self.mlp_norm, self.mlp)
+        return super().after_attention(x, source)
 
 
 MakeBlock = Callable[[TransformerConfig, int], Block]

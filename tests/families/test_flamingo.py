@@ -84,7 +84,7 @@ def test_a_reply_ends_with_the_chunk():
     asked = [user(scene_picture(0), "what?")]
     batch = family.processor.batch([family.processor.encode(asked, reply=True)])
     end = family.processor.tokenizer.id_of("<|endofchunk|>")
-    family.language.head.weight[end] = family.model.hidden(batch.ids, batch.images)[0, -1]  # by far the likeliest
+    family.language.head.weight[end] = family.model.read(batch)[0, -1]  # by far the likeliest
     assert family.reply(asked, max_tokens=8).text == ""
 
 

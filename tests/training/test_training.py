@@ -25,8 +25,8 @@ from panmodal.playground import crowded_scene
 from panmodal.playground import masks as scene_masks
 from panmodal.playground.speech import caption_sample, match_sample, segment_sample
 from panmodal.training import Stage, losses, masks, read_recipe, run_recipe, train
-from panmodal.training.hybrid import hard_negatives
 from panmodal.training.loop import schedule
+from panmodal.training.losses import hard_negatives
 from panmodal.training.run import build
 from panmodal.training.stages import OBJECTIVES, _in_boxes, parameter_groups
 from panmodal.training.state import whole
@@ -171,14 +171,14 @@ def test_separate_answers_are_those_of_conversations_of_one_turn():
     apart, plain = OBJECTIVES["separate_answers"], OBJECTIVES["answers"]
     batch = apart.batch(processor, [apart.encode(processor, sample) for sample in both])
     with torch.inference_mode():
-        hidden = model.hidden(batch.ids, batch.images, batch.pad)
+        hidden = model.read(batch)
         for row, sample in enumerate((Sample(tuple(said[:2])), both[1])):
             alone = plain.batch(processor, [plain.encode(processor, sample)])
-            expected = model.hidden(alone.ids, alone.images)[0]
+            expected = model.read(alone)[0]
             torch.testing.assert_close(hidden[row, : len(expected)], expected, atol=1e-4, rtol=1e-4)
         shared, second = (batch.pad[0] == 1, batch.pad[0] == 3)
         ids = torch.cat([batch.ids[0, shared], batch.ids[0, second]])
-        expected = model.hidden(ids[None], batch.images[:1])[0, int(shared.sum()) :]
+        expected = model.read(Batch(ids[None], images=batch.images[:1]))[0, int(shared.sum()) :]
         torch.testing.assert_close(hidden[0, second], expected, atol=1e-4, rtol=1e-4)
     assert processor.tokenizer.decode(batch.ids[0, second].tolist()) == "is there a star? yes"
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from panmodal.checkpoints.names import BERT, CLIP_IMAGE, SPARE, Names, To, qkv, under
-from panmodal.checkpoints.parts import IMAGE_ENCODERS, Config, Part, activation, only
+from panmodal.checkpoints.parts import IMAGE_ENCODERS, Config, Part, blocks, only
 from panmodal.embeddings import PatchEmbedding, TokenEmbedding
 from panmodal.encoders.image import ImageEncoder, NormedTokens
 from panmodal.encoders.text import TextEncoder
@@ -44,16 +44,10 @@ def find_layout(config: Config) -> Layout:
     return ARCHITECTURES[named[0]]
 
 
-def _image(c: Config) -> ImageEncoder:
-    blocks = TransformerConfig(
-        dim=c["hidden_size"],
-        depth=c["num_hidden_layers"],
-        heads=c["num_attention_heads"],
-        mlp_dim=c["intermediate_size"],
-        activation=activation(c["hidden_act"]),
-        norm_eps=c["layer_norm_eps"],
-    )
-    return ImageEncoder(PatchEmbedding(blocks.dim, c["image_size"], c["patch_size"]), blocks)
+def image_encoder(c: Config) -> ImageEncoder:
+    """BLIP's, and BLIP-2's (EVA's ViT-g)."""
+    trunk = blocks(c, norm_eps=c["layer_norm_eps"], qkv_bias=c["qkv_bias"])
+    return ImageEncoder(PatchEmbedding(trunk.dim, c["image_size"], c["patch_size"]), trunk)
 
 
 def _clip_image(c: Config) -> ImageEncoder:
@@ -63,33 +57,23 @@ def _clip_image(c: Config) -> ImageEncoder:
 
 def _words(c: Config, causal: bool) -> tuple[TokenEmbedding, TransformerConfig, partial[CrossBlock]]:
     only(c, is_decoder=True)
-    blocks = TransformerConfig(
-        dim=c["hidden_size"],
-        depth=c["num_hidden_layers"],
-        heads=c["num_attention_heads"],
-        mlp_dim=c["intermediate_size"],
-        activation=activation(c["hidden_act"]),
-        norm_eps=c["layer_norm_eps"],
-        pre_norm=False,
-        final_norm=False,
-        causal=causal,
-    )
-    embed = TokenEmbedding(c["vocab_size"], blocks.dim, c["max_position_embeddings"], norm=blocks.make_norm())
-    return embed, blocks, partial(CrossBlock, source_dim=c["encoder_hidden_size"])
+    trunk = blocks(c, norm_eps=c["layer_norm_eps"], pre_norm=False, final_norm=False, causal=causal)
+    embed = TokenEmbedding(c["vocab_size"], trunk.dim, c["max_position_embeddings"], norm=trunk.make_norm())
+    return embed, trunk, partial(CrossBlock, source_dim=c["encoder_hidden_size"])
 
 
 def _encoder(c: Config) -> TextEncoder:
-    embed, blocks, block = _words(c, causal=False)
-    return TextEncoder(embed, blocks, "first", block=block)
+    embed, trunk, block = _words(c, causal=False)
+    return TextEncoder(embed, trunk, "first", block=block)
 
 
 def _decoder(c: Config) -> LanguageModel:
-    embed, blocks, block = _words(c, causal=True)
+    embed, trunk, block = _words(c, causal=True)
     context = c["max_position_embeddings"]
-    return LanguageModel(embed, blocks, context, c["tie_word_embeddings"], block, bert_head=True)
+    return LanguageModel(embed, trunk, context, c["tie_word_embeddings"], block, bert_head=True)
 
 
-_IMAGE_NAMES: Names = under(
+IMAGE_NAMES: Names = under(
     "vision_model.",
     {
         "embeddings.class_embedding": To(("embed.class_token",), ones=2),
@@ -165,9 +149,10 @@ BLIP_IMAGE: dict[str, Part[ImageEncoder]] = {
             "patch_size": 16,
             "hidden_act": "gelu",
             "layer_norm_eps": 1e-5,
+            "qkv_bias": True,
         },
-        _image,
-        _IMAGE_NAMES,
+        image_encoder,
+        IMAGE_NAMES,
     ),
     "clip_vision_model": Part(IMAGE_ENCODERS["clip_vision_model"].defaults, _clip_image, CLIP_IMAGE),
 }

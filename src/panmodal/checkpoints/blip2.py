@@ -2,55 +2,20 @@
 
 from __future__ import annotations
 
-from panmodal.checkpoints.names import SPARE, Names, To, qkv, under
-from panmodal.checkpoints.parts import Config, Part, activation, only
+from panmodal.checkpoints.blip import IMAGE_NAMES, image_encoder
+from panmodal.checkpoints.names import SPARE, Names, To, under
+from panmodal.checkpoints.parts import Config, Part, blocks, only
 from panmodal.connectors.qformer import QFormer
-from panmodal.embeddings import PatchEmbedding, TokenEmbedding
+from panmodal.embeddings import TokenEmbedding
 from panmodal.encoders.image import ImageEncoder
-from panmodal.transformer import TransformerConfig
-
-
-def _vit(c: Config) -> ImageEncoder:
-    blocks = TransformerConfig(
-        dim=c["hidden_size"],
-        depth=c["num_hidden_layers"],
-        heads=c["num_attention_heads"],
-        mlp_dim=c["intermediate_size"],
-        activation=activation(c["hidden_act"]),
-        norm_eps=c["layer_norm_eps"],
-        qkv_bias=c["qkv_bias"],
-    )
-    return ImageEncoder(PatchEmbedding(blocks.dim, c["image_size"], c["patch_size"]), blocks)
 
 
 def _qformer(c: Config) -> QFormer:
     only(c, position_embedding_type="absolute")
-    blocks = TransformerConfig(
-        dim=c["hidden_size"],
-        depth=c["num_hidden_layers"],
-        heads=c["num_attention_heads"],
-        mlp_dim=c["intermediate_size"],
-        activation=activation(c["hidden_act"]),
-        norm_eps=c["layer_norm_eps"],
-        pre_norm=False,
-        final_norm=False,
-    )
-    embed = TokenEmbedding(c["vocab_size"], blocks.dim, c["max_position_embeddings"]) if c["reads_text"] else None
-    return QFormer(blocks, c["num_query_tokens"], c["source_dim"], c["cross_attention_frequency"], embed)
+    trunk = blocks(c, norm_eps=c["layer_norm_eps"], pre_norm=False, final_norm=False)
+    embed = TokenEmbedding(c["vocab_size"], trunk.dim, c["max_position_embeddings"]) if c["reads_text"] else None
+    return QFormer(trunk, c["num_query_tokens"], c["source_dim"], c["cross_attention_frequency"], embed)
 
-
-VIT: Names = {
-    "embeddings.class_embedding": To(("embed.class_token",), ones=2),
-    "embeddings.position_embedding": To(("embed.positions",), ones=1),
-    "embeddings.patch_embedding": "embed.project",
-    "encoder.layers.{}.layer_norm1": "body.blocks.{}.attn_norm",
-    "encoder.layers.{}.self_attn.qkv": qkv("body.blocks.{{}}.attn.{}"),
-    "encoder.layers.{}.self_attn.projection": "body.blocks.{}.attn.out",
-    "encoder.layers.{}.layer_norm2": "body.blocks.{}.mlp_norm",
-    "encoder.layers.{}.mlp.fc1": "body.blocks.{}.mlp.up",
-    "encoder.layers.{}.mlp.fc2": "body.blocks.{}.mlp.down",
-    "post_layernorm": "body.norm",
-}
 
 _QFORMER: Names = {
     "query_tokens": To(("queries",), ones=1),
@@ -113,8 +78,8 @@ VISION = Part(
         "layer_norm_eps": 1e-6,
         "qkv_bias": True,
     },
-    _vit,
-    VIT,
+    image_encoder,
+    IMAGE_NAMES,
 )
 
 _QFORMER_DEFAULTS = {
@@ -146,7 +111,7 @@ def build_seeing(config: Config, reads_text: bool) -> tuple[ImageEncoder, QForme
         "reads_text": reads_text,
     }
     names = {
-        **under("vision_model.", VISION.table(vision), "encoder."),
+        **under("", VISION.table(vision), "encoder."),
         **under("", queries.table(asked), "qformer."),
     }
     return encoder, queries.build(asked), names

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from panmodal.checkpoints.names import SPARE, Names, To, qkv, under
-from panmodal.checkpoints.parts import IMAGE_ENCODERS, TEXT_ENCODERS, Config, Part, activation
+from panmodal.checkpoints.parts import IMAGE_ENCODERS, TEXT_ENCODERS, Config, Part, blocks
 from panmodal.embeddings import SignalEmbedding, TokenEmbedding
 from panmodal.encoders.signal import MotionPatches, SignalEncoder, Tubelets
 from panmodal.encoders.text import TextEncoder
@@ -22,14 +22,7 @@ PUBLISHED_DIM = 1024  # of the shared space
 
 
 def _trunk(c: Config, causal: bool = False) -> TransformerConfig:
-    return TransformerConfig(
-        dim=c["hidden_size"],
-        depth=c["num_hidden_layers"],
-        heads=c["num_attention_heads"],
-        activation=activation(c["hidden_act"]),
-        norm_eps=c["layer_norm_eps"],
-        causal=causal,
-    )
+    return blocks({**c, "intermediate_size": None}, norm_eps=c["layer_norm_eps"], causal=causal)
 
 
 def _vision(c: Config) -> SignalEncoder:

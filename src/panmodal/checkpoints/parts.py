@@ -89,7 +89,7 @@ def rope(config: Config) -> Rope:
     raise CheckpointError(f"config.json has rotary scaling {kind!r}; panmodal reads default, linear and llama3")
 
 
-def _blocks(c: Config, **switches: Any) -> TransformerConfig:
+def blocks(c: Config, **switches: Any) -> TransformerConfig:
     """The settings that most formats share a name for."""
     return TransformerConfig(
         dim=c["hidden_size"],
@@ -102,37 +102,37 @@ def _blocks(c: Config, **switches: Any) -> TransformerConfig:
 
 
 def _clip_image(c: Config) -> ImageEncoder:
-    blocks = _blocks(c, norm_eps=c["layer_norm_eps"], final_norm=False)
+    trunk = blocks(c, norm_eps=c["layer_norm_eps"], final_norm=False)
     embed = PatchEmbedding(
-        blocks.dim, c["image_size"], c["patch_size"], c["num_channels"], bias=False, norm=blocks.make_norm()
+        trunk.dim, c["image_size"], c["patch_size"], c["num_channels"], bias=False, norm=trunk.make_norm()
     )
-    return ImageEncoder(embed, blocks, FirstToken(blocks.make_norm()))
+    return ImageEncoder(embed, trunk, FirstToken(trunk.make_norm()))
 
 
 def _clip_text(c: Config) -> TextEncoder:
-    blocks = _blocks(c, norm_eps=c["layer_norm_eps"], causal=True)
-    embed = TokenEmbedding(c["vocab_size"], blocks.dim, c["max_position_embeddings"])
+    trunk = blocks(c, norm_eps=c["layer_norm_eps"], causal=True)
+    embed = TokenEmbedding(c["vocab_size"], trunk.dim, c["max_position_embeddings"])
     # Configurations from before the end token was recorded say 2; the highest id is what they mean.
     end_id = None if c["eos_token_id"] == 2 else c["eos_token_id"]
-    return TextEncoder(embed, blocks, "end", end_id=end_id)
+    return TextEncoder(embed, trunk, "end", end_id=end_id)
 
 
 def _siglip_image(c: Config) -> ImageEncoder:
-    blocks = _blocks(c, norm_eps=c["layer_norm_eps"])
-    embed = PatchEmbedding(blocks.dim, c["image_size"], c["patch_size"], c["num_channels"], class_token=False)
-    return ImageEncoder(embed, blocks, AttentionPool(blocks) if c["vision_use_head"] else None)
+    trunk = blocks(c, norm_eps=c["layer_norm_eps"])
+    embed = PatchEmbedding(trunk.dim, c["image_size"], c["patch_size"], c["num_channels"], class_token=False)
+    return ImageEncoder(embed, trunk, AttentionPool(trunk) if c["vision_use_head"] else None)
 
 
 def _siglip_text(c: Config) -> TextEncoder:
-    blocks = _blocks(c, norm_eps=c["layer_norm_eps"])
-    embed = TokenEmbedding(c["vocab_size"], blocks.dim, c["max_position_embeddings"])
-    return TextEncoder(embed, blocks, "last", nn.Linear(blocks.dim, c.get("projection_size") or blocks.dim))
+    trunk = blocks(c, norm_eps=c["layer_norm_eps"])
+    embed = TokenEmbedding(c["vocab_size"], trunk.dim, c["max_position_embeddings"])
+    return TextEncoder(embed, trunk, "last", nn.Linear(trunk.dim, c.get("projection_size") or trunk.dim))
 
 
 def _vit(c: Config) -> ImageEncoder:
-    blocks = _blocks(c, norm_eps=c["layer_norm_eps"], qkv_bias=c["qkv_bias"])
-    embed = PatchEmbedding(blocks.dim, c["image_size"], c["patch_size"], c["num_channels"])
-    return ImageEncoder(embed, blocks, FirstToken())
+    trunk = blocks(c, norm_eps=c["layer_norm_eps"], qkv_bias=c["qkv_bias"])
+    embed = PatchEmbedding(trunk.dim, c["image_size"], c["patch_size"], c["num_channels"])
+    return ImageEncoder(embed, trunk, FirstToken())
 
 
 def _dinov2(c: Config) -> ImageEncoder:
@@ -141,18 +141,18 @@ def _dinov2(c: Config) -> ImageEncoder:
     if gated:  # two thirds, for the third matrix, rounded up to a multiple of eight
         mlp_dim = (int(mlp_dim * 2 / 3) + 7) // 8 * 8
     c = {**c, "intermediate_size": mlp_dim, "hidden_act": "silu" if gated else c["hidden_act"]}
-    blocks = _blocks(c, norm_eps=c["layer_norm_eps"], qkv_bias=c["qkv_bias"], gated=gated)
-    embed = PatchEmbedding(blocks.dim, c["image_size"], c["patch_size"], c["num_channels"])
-    return ImageEncoder(embed, blocks, FirstToken(), block=ScaledBlock)
+    trunk = blocks(c, norm_eps=c["layer_norm_eps"], qkv_bias=c["qkv_bias"], gated=gated)
+    embed = PatchEmbedding(trunk.dim, c["image_size"], c["patch_size"], c["num_channels"])
+    return ImageEncoder(embed, trunk, FirstToken(), block=ScaledBlock)
 
 
 def _bert(c: Config) -> TextEncoder:
     only(c, position_embedding_type="absolute", is_decoder=False)
-    blocks = _blocks(c, norm_eps=c["layer_norm_eps"], pre_norm=False, final_norm=False)
+    trunk = blocks(c, norm_eps=c["layer_norm_eps"], pre_norm=False, final_norm=False)
     embed = TokenEmbedding(
-        c["vocab_size"], blocks.dim, c["max_position_embeddings"], c["type_vocab_size"], blocks.make_norm()
+        c["vocab_size"], trunk.dim, c["max_position_embeddings"], c["type_vocab_size"], trunk.make_norm()
     )
-    return TextEncoder(embed, blocks, "mean")
+    return TextEncoder(embed, trunk, "mean")
 
 
 def _gpt2(c: Config) -> LanguageModel:
@@ -174,15 +174,15 @@ def _opt(c: Config) -> LanguageModel:
     only(c, enable_bias=True, layer_norm_elementwise_affine=True, _remove_final_layer_norm=False)
     c = {**c, "intermediate_size": c["ffn_dim"], "hidden_act": c["activation_function"]}
     before = c["do_layer_norm_before"]
-    blocks = _blocks(c, norm_eps=1e-5, pre_norm=before, final_norm=before, causal=True)
+    trunk = blocks(c, norm_eps=1e-5, pre_norm=before, final_norm=before, causal=True)
     context = c["max_position_embeddings"]
-    embed = TokenEmbedding(c["vocab_size"], blocks.dim, context, offset=2, word_dim=c["word_embed_proj_dim"])
-    return LanguageModel(embed, blocks, context, c["tie_word_embeddings"])
+    embed = TokenEmbedding(c["vocab_size"], trunk.dim, context, offset=2, word_dim=c["word_embed_proj_dim"])
+    return LanguageModel(embed, trunk, context, c["tie_word_embeddings"])
 
 
 def _llama(c: Config, **switches: Any) -> LanguageModel:
     switches = {"qkv_bias": False, "window": None, **switches}
-    blocks = _blocks(
+    trunk = blocks(
         c,
         kv_heads=c["num_key_value_heads"],
         head_dim=c["head_dim"],
@@ -194,8 +194,8 @@ def _llama(c: Config, **switches: Any) -> LanguageModel:
         rope=rope(c),
         **switches,
     )
-    embed = TokenEmbedding(c["vocab_size"], blocks.dim)
-    return LanguageModel(embed, blocks, c["max_position_embeddings"], c["tie_word_embeddings"])
+    embed = TokenEmbedding(c["vocab_size"], trunk.dim)
+    return LanguageModel(embed, trunk, c["max_position_embeddings"], c["tie_word_embeddings"])
 
 
 def _plain_llama(c: Config) -> LanguageModel:

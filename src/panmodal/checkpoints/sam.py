@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 from panmodal.checkpoints.names import SPARE, Names, To, qkv, under
-from panmodal.checkpoints.parts import Config, Part, activation, only
+from panmodal.checkpoints.parts import Config, Part, blocks, only
 from panmodal.encoders.grid import GridEmbedding, GridEncoder
 from panmodal.errors import CheckpointError
 from panmodal.generators.masks import MaskDecoder, PromptEncoder
-from panmodal.transformer import TransformerConfig
 
 
 def _encoder(c: Config) -> GridEncoder:
     only(c, use_abs_pos=True, use_rel_pos=True)
-    dim = c["hidden_size"]
-    blocks = TransformerConfig(
-        dim=dim,
-        depth=c["num_hidden_layers"],
-        heads=c["num_attention_heads"],
-        mlp_dim=c["mlp_dim"] or int(dim * c["mlp_ratio"]),
-        activation=activation(c["hidden_act"]),
-        norm_eps=c["layer_norm_eps"],
-        final_norm=False,
-        qkv_bias=c["qkv_bias"],
-    )
-    embed = GridEmbedding(dim, c["image_size"], c["patch_size"], c["num_channels"])
-    return GridEncoder(embed, blocks, c["window_size"], c["global_attn_indexes"], c["output_channels"])
+    c = {**c, "intermediate_size": c["mlp_dim"] or int(c["hidden_size"] * c["mlp_ratio"])}
+    trunk = blocks(c, norm_eps=c["layer_norm_eps"], final_norm=False, qkv_bias=c["qkv_bias"])
+    embed = GridEmbedding(trunk.dim, c["image_size"], c["patch_size"], c["num_channels"])
+    return GridEncoder(embed, trunk, c["window_size"], c["global_attn_indexes"], c["output_channels"])
 
 
 def _prompts(c: Config) -> PromptEncoder:
@@ -33,16 +23,8 @@ def _prompts(c: Config) -> PromptEncoder:
 
 
 def _decoder(c: Config) -> MaskDecoder:
-    blocks = TransformerConfig(
-        dim=c["hidden_size"],
-        depth=c["num_hidden_layers"],
-        heads=c["num_attention_heads"],
-        mlp_dim=c["mlp_dim"],
-        activation=activation(c["hidden_act"]),
-        norm_eps=c["layer_norm_eps"],
-    )
     return MaskDecoder(
-        blocks,
+        blocks({**c, "intermediate_size": c["mlp_dim"]}, norm_eps=c["layer_norm_eps"]),
         c["attention_downsample_rate"],
         c["num_multimask_outputs"],
         c["iou_head_hidden_dim"],

@@ -9,9 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from panmodal.cache import Slot, Source
-from panmodal.embeddings import Angles, TokenEmbedding
-from panmodal.transformer import MLP, Attention, Block, Mask, Transformer, TransformerConfig
+from panmodal.cache import Source
+from panmodal.embeddings import TokenEmbedding
+from panmodal.transformer import MLP, Attention, Block, Transformer, TransformerConfig
 
 Sight = Literal["unimodal", "bidirectional", "causal"]
 
@@ -31,15 +31,7 @@ class QueryBlock(Block):
         self.text_mlp = MLP(config) if text else nn.Identity()
         self.text_norm = config.make_norm() if text else nn.Identity()
 
-    def forward(
-        self,
-        x: Tensor,
-        mask: Mask = None,
-        rope: Angles | None = None,
-        slot: Slot | None = None,
-        source: Source | None = None,
-    ) -> Tensor:
-        x = self.residual(x, self.attn_norm, partial(self.attn, mask=mask, rope=rope, slot=slot))
+    def after_attention(self, x: Tensor, source: Source | None) -> Tensor:
         count = 0 if source is None else self.queries
         queries, text = x[:, :count], x[:, count:]
         if source is not None and self.cross is not None:

@@ -10,6 +10,7 @@ import binascii
 import hashlib
 import io
 import os
+from abc import ABC, abstractmethod
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     File = str | os.PathLike[str] | bytes
 
 
-class Medium:
+class Medium(ABC):
     """What all media share. `kind` is the modality; a path, where there is one, is the medium's name."""
 
     kind: ClassVar[str]
@@ -54,11 +55,14 @@ class Medium:
             return os.fspath(self.source)
         return f"<{type(self.source).__name__}>"
 
+    @abstractmethod
+    def check(self) -> None:
+        """Raises InputError if the medium cannot be decoded."""
+
     @property
+    @abstractmethod
     def key(self) -> str:
-        """A digest of what is seen or heard: two media of a kind with one key are the same. Raises
-        InputError if the medium cannot be decoded."""
-        raise NotImplementedError
+        """A digest of what is seen or heard: two media of a kind with one key are the same."""
 
     def to_json(self) -> dict[str, Any]:
         """`{"type": "image_url", "image_url": {"url": …}}`, and so for each kind; what has no path is written out."""
@@ -69,9 +73,9 @@ class Medium:
         kind, content = self._file()
         return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
+    @abstractmethod
     def _file(self) -> tuple[str, bytes]:
         """The type and bytes of a file that holds the medium."""
-        raise NotImplementedError
 
 
 class Audio(Medium):
@@ -89,6 +93,9 @@ class Audio(Medium):
         from panmodal.data.sounds import decode
 
         return decode(self.source, self._rate, self.name)
+
+    def check(self) -> None:
+        self._decoded  # noqa: B018
 
     @property
     def samples(self) -> Array:
@@ -136,6 +143,9 @@ class Video(Medium):
 
         return open_video(self.source, self._rate, self.name)
 
+    def check(self) -> None:
+        self._opened  # noqa: B018
+
     @property
     def seconds(self) -> float:
         return float(self._opened.seconds)
@@ -147,7 +157,7 @@ class Video(Medium):
 
     @cached_property
     def key(self) -> str:
-        self._opened  # noqa: B018
+        self.check()
         if isinstance(self.source, bytes):
             return _digest("video", self.source)
         if isinstance(self.source, str | os.PathLike):
@@ -168,6 +178,9 @@ class _Array(Medium):
         from panmodal.data.arrays import DECODERS
 
         return DECODERS[self.kind](self.source, self.name)
+
+    def check(self) -> None:
+        self.values  # noqa: B018
 
     @cached_property
     def key(self) -> str:

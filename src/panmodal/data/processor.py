@@ -92,7 +92,7 @@ class Processor:
     def pictures(self, images: Sequence[Image], sizes: Sequence[Size] = ()) -> Tensor:
         """-> [N, 3, H, W]; with the sizes by which pictures are cut, N are the tiles of all of them"""
         pictures = [image.pixels for image in images]
-        if self.tiling is not None:
+        if self.tiling is not None and sizes:
             cuts = [self.tiling.cut(p, s, self.images.resample) for p, s in zip(pictures, sizes, strict=True)]
             pictures = [tile for cut in cuts for tile in cut]
         return self.images(pictures)

@@ -64,6 +64,9 @@ class Image(Medium):
 
         return decode(self.source, self.name)
 
+    def check(self) -> None:
+        self.pixels  # noqa: B018
+
     @cached_property
     def key(self) -> str:
         """A digest of the pixels and their arrangement: two pictures with one key are the same."""
@@ -201,10 +204,17 @@ class Batch:
         media = {kind: t.to(device) for kind, t in own.pop("media").items()}
         return Batch(**{name: t.to(device) for name, t in own.items() if t is not None}, media=media)
 
+    @property
+    def real(self) -> Tensor:
+        """[B, T], True where a token is real"""
+        import torch
+
+        return torch.ones_like(self.ids, dtype=torch.bool) if self.pad is None else self.pad
+
     def by_length(self, groups: int = 4) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """The texts in groups of like length, so that little is spent on padding: which rows, their ids
         and their pad."""
-        pad = self.ids == self.ids if self.pad is None else self.pad
+        pad = self.real
         lengths = pad.sum(dim=1)
         for rows in lengths.argsort().chunk(groups):
             longest = int(lengths[rows].max())

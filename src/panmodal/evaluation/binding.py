@@ -10,7 +10,7 @@ from torch import Tensor
 
 from panmodal.data.media import Audio, Medium
 from panmodal.data.sample import Image
-from panmodal.evaluation.metrics import recall_at
+from panmodal.evaluation.metrics import recall_at, share
 from panmodal.families import Binding
 from panmodal.playground import HELD_OUT, SEEN, Scene, caption, make_scene, render, scene_of, sound
 from panmodal.playground.sound import RATE
@@ -45,7 +45,7 @@ def audio_plus_image(model: Binding, asked: Asked) -> Outcome:
         fits = torch.tensor([[set(a) == set(b) for a in both] for b in both])
         hits += recall_at(1, (heard + seen) @ gallery.T, fits).tolist()
         asked.progress(len(hits), asked.count)
-    return len(hits), {"recall_at_1": sum(hits) / len(hits)}
+    return len(hits), {"recall_at_1": share(hits)}
 
 
 def _found(
@@ -61,7 +61,7 @@ def _found(
         there += recall_at(1, likeness, fits).tolist()
         back += recall_at(1, likeness.T, fits).tolist()
         asked.progress(len(there), asked.count)
-    shares = sum(there) / len(there), sum(back) / len(back)
+    shares = share(there), share(back)
     named = {f"audio_to_{kind}_recall_at_1": shares[0], f"{kind}_to_audio_recall_at_1": shares[1]}
     return len(there), {**named, "recall_at_1": sum(shares) / 2}
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from panmodal.data.sample import Image
+from panmodal.evaluation.metrics import share
 from panmodal.families import BlipHybrid
 from panmodal.playground import caption, make_scene, objects_named, one_changed, render
 from panmodal.playground.world import Scene, random_source
@@ -35,8 +36,8 @@ def match(model: BlipHybrid, asked: Asked) -> tuple[int, dict[str, Any]]:
         right[f"another_{attribute}"].append(false <= 0.5)
         asked.progress(2 * (seed + 1), 2 * scenes)
     every = [hit for hits in right.values() for hit in hits]
-    kinds = {kind: sum(hits) / len(hits) for kind, hits in sorted(right.items())}
-    return len(every), {"accuracy": sum(every) / len(every), "by_kind": kinds}
+    kinds = {kind: share(hits) for kind, hits in sorted(right.items())}
+    return len(every), {"accuracy": share(every), "by_kind": kinds}
 
 
 def captions(model: BlipHybrid, asked: Asked) -> tuple[int, dict[str, Any]]:
@@ -56,7 +57,7 @@ def captions(model: BlipHybrid, asked: Asked) -> tuple[int, dict[str, Any]]:
             right[f"objects_{len(scene.objects)}"].append(objects_named(text) == there)
         done += len(scenes)
         asked.progress(done, asked.count)
-    kinds = {kind: sum(hits) / len(hits) for kind, hits in sorted(right.items())}
+    kinds = {kind: share(hits) for kind, hits in sorted(right.items())}
     return done, {"accuracy": sum(map(sum, right.values())) / done, "by_kind": kinds}
 
 

@@ -33,3 +33,8 @@ def pearson(x: Tensor, y: Tensor) -> float:
     x, y = x.double() - x.double().mean(), y.double() - y.double().mean()
     spread = float(x.norm() * y.norm())
     return float(x @ y) / spread if spread else 0.0
+
+
+def share(hits: list[bool]) -> float:
+    """Of the hits those that are True"""
+    return sum(hits) / len(hits)

@@ -14,7 +14,7 @@ from panmodal.data.sample import Image, Message, assistant, user
 from panmodal.errors import InputError, suggest
 from panmodal.evaluation import hybrid
 from panmodal.evaluation.binding import audio_image, audio_plus_image, audio_text
-from panmodal.evaluation.metrics import accuracy, exact_match, normalised, recall_at
+from panmodal.evaluation.metrics import accuracy, exact_match, normalised, recall_at, share
 from panmodal.evaluation.segmentation import segment
 from panmodal.families import Binding, BlipHybrid, Chat, Contrastive, Family, Segmenter
 from panmodal.playground import HELD_OUT, KINDS, SEEN, SPLITS, Question, caption, make_scene, questions, render
@@ -105,9 +105,9 @@ def _vqa(model: Chat[Any], asked: Asked) -> tuple[int, dict[str, Any]]:
             asked.progress(done, asked.count)
     every = [r for rs in right.values() for r in rs]
     metrics = {
-        "accuracy": _share(every),
-        "by_kind": {kind: _share(right[kind]) for kind in KINDS if kind in right},
-        "question_only": _share([c == max(a.values()) for a in answers.values() for c in a.values() for _ in range(c)]),
+        "accuracy": share(every),
+        "by_kind": {kind: share(right[kind]) for kind in KINDS if kind in right},
+        "question_only": share([c == max(a.values()) for a in answers.values() for c in a.values() for _ in range(c)]),
     }
     return len(every), metrics
 
@@ -142,7 +142,7 @@ def _new_words(model: Chat[Any], asked: Asked) -> tuple[int, dict[str, Any]]:
             right["colour"].append(words[0] == colour)
             right["shape"].append(words[1] == shape)
         asked.progress(len(guessed), asked.count)
-    return len(guessed), {**{name: _share(hits) for name, hits in right.items()}, "text_only": fmean(guessed)}
+    return len(guessed), {**{name: share(hits) for name, hits in right.items()}, "text_only": fmean(guessed)}
 
 
 def _questions(asked: Asked) -> Iterator[tuple[Scene, Question]]:
@@ -175,7 +175,7 @@ def _retrieval(model: Contrastive | BlipHybrid, asked: Asked, gallery: int = 100
             hits["reranked_image_to_text_recall_at_1"] += recall_at(1, of_images, fits).tolist()
             hits["reranked_text_to_image_recall_at_1"] += recall_at(1, of_texts, fits).tolist()
         asked.progress(min(start + gallery, asked.count), asked.count)
-    metrics = {name: _share(h) for name, h in hits.items()}
+    metrics = {name: share(h) for name, h in hits.items()}
     for kind in ("", "reranked_") if model.does("match") else ("",):
         both = [metrics[f"{kind}{way}_recall_at_1"] for way in ("image_to_text", "text_to_image")]
         metrics[f"{kind}recall_at_1"] = sum(both) / 2
@@ -195,10 +195,6 @@ def _zero_shot(model: Contrastive, asked: Asked) -> tuple[int, dict[str, Any]]:
         target += [names.index(f"{c} {h}") for _, c, h in some]
         asked.progress(len(target), asked.count)
     return len(target), {"accuracy": accuracy(torch.cat(scores), torch.tensor(target))}
-
-
-def _share(hits: list[bool]) -> float:
-    return sum(hits) / len(hits)
 
 
 # name -> the families that it is for, the function, the usual number of examples

@@ -26,7 +26,7 @@ from panmodal.checkpoints.store import (
 )
 from panmodal.data.media import Medium
 from panmodal.data.processor import Processor
-from panmodal.data.sample import Image
+from panmodal.data.sample import Batch, Image
 from panmodal.encoders import ImageEncoder
 from panmodal.errors import InputError
 from panmodal.transformer import initialise
@@ -161,3 +161,26 @@ def embed_texts(
             for i, vector in zip(some, unit(pooled(batch.ids, batch.pad)), strict=True):
                 vectors[i] = vector
     return torch.stack(vectors) if vectors else torch.empty(0)
+
+
+def embed_either(
+    family: Family[Any],
+    images: Callable[[Tensor], Tensor],
+    texts: Callable[[Tensor, Tensor | None], Tensor],
+    items: Sequence[Image | str],
+    truncate: bool,
+) -> Tensor:
+    """Pictures and texts, in any order -> [N, D] at unit length"""
+    seen = iter(embed_images(family, images, [item for item in items if isinstance(item, Image)]))
+    read = iter(embed_texts(family, texts, [item for item in items if isinstance(item, str)], truncate))
+    return torch.stack([next(seen if isinstance(item, Image) else read) for item in items])
+
+
+def match_texts(family: Family[Any], judge: Callable[[Batch], Tensor], texts: Sequence[str], rows: int) -> list[float]:
+    """How likely each text is to fit, by a judge that makes of some their logits [N, 2] of not fitting and fitting"""
+    odds: list[float] = []
+    with torch.inference_mode():
+        for start in range(0, len(texts), rows):
+            batch = family.processor.texts(texts[start : start + rows]).to(family.device)
+            odds += judge(batch).float().softmax(-1)[:, 1].tolist()
+    return odds

@@ -27,7 +27,7 @@ from panmodal.data.tokens import Tokenizer
 from panmodal.encoders import ImageEncoder, TextEncoder
 from panmodal.encoders.text import Pooler
 from panmodal.errors import InputError
-from panmodal.families.base import Family, embed_images, embed_texts, encode_images
+from panmodal.families.base import Family, embed_either, encode_images, match_texts
 from panmodal.generate import ENDED, Sampling, generate
 from panmodal.language import LanguageModel
 
@@ -162,22 +162,13 @@ class BlipHybrid(Family[Blip]):
         A text longer than the model reads raises InputError, or is cut if `truncate`.
         """
         self._must("embed")
-        images = [item for item in items if isinstance(item, Image)]
-        texts = [item for item in items if isinstance(item, str)]
-        pictures = iter(embed_images(self, self.model.embed_images, images))
-        words = iter(embed_texts(self, self.model.embed_texts, texts, truncate))
-        return torch.stack([next(pictures if isinstance(item, Image) else words) for item in items])
+        return embed_either(self, self.model.embed_images, self.model.embed_texts, items, truncate)
 
     def match(self, image: Image, texts: Sequence[str], rows: int = 64) -> list[float]:
         """How likely each text is to fit the picture, each judged on its own in sight of it."""
         self._must("match")
-        odds: list[float] = []
-        with torch.inference_mode():
-            source = Source(encode_images(self, self.model.image, [image]))
-            for start in range(0, len(texts), rows):
-                batch = self.processor.texts(texts[start : start + rows]).to(self.device)
-                odds += self.model.match(source, batch.ids, batch.pad).float().softmax(-1)[:, 1].tolist()
-        return odds
+        source = Source(encode_images(self, self.model.image, [image]))
+        return match_texts(self, lambda batch: self.model.match(source, batch.ids, batch.pad), texts, rows)
 
     def caption(self, image: Image, prompt: str = "", **options: Any) -> str:
         """What the picture shows; a `prompt` begins the caption. Options are those of `Sampling`."""

@@ -96,23 +96,13 @@ class Blip2(nn.Module):
         instructions: Batch | None = None,
     ) -> Tensor:
         """ids [B, T], images [N, 3, height, width] in reading order -> logits [B, T, vocab]"""
-        return self.language.logits(self.hidden(ids, images, pad, cache, instructions))
+        return self.language.logits(self.read(Batch(ids, pad, images=images, instructions=instructions), cache))
 
-    def read(self, batch: Batch) -> Tensor:
+    def read(self, batch: Batch, cache: Cache | None = None) -> Tensor:
         """-> hidden states [B, T, D]"""
-        return self.hidden(batch.ids, batch.images, batch.pad, instructions=batch.instructions)
-
-    def hidden(
-        self,
-        ids: Tensor,
-        images: Tensor | None = None,
-        pad: Tensor | None = None,
-        cache: Cache | None = None,
-        instructions: Batch | None = None,
-    ) -> Tensor:
-        """ids [B, T], images [N, 3, height, width] in reading order -> hidden states [B, T, D]"""
-        x = self.vectors(ids, None if images is None else self.encode(images, instructions))
-        return self.language.decode(x, pad, cache)
+        images, asked = batch.images, batch.instructions
+        x = self.vectors(batch.ids, None if images is None else self.encode(images, asked))
+        return self.language.decode(x, batch.pad, cache)
 
 
 class Blip2Chat(Chat[Blip2]):

@@ -15,10 +15,10 @@ from panmodal.checkpoints.parts import Config
 from panmodal.connectors import QFormer
 from panmodal.data.pictures import ImageTransform
 from panmodal.data.processor import Processor
-from panmodal.data.sample import Image
+from panmodal.data.sample import Batch, Image
 from panmodal.data.tokens import Tokenizer
 from panmodal.encoders import ImageEncoder
-from panmodal.families.base import Family, embed_images, embed_texts
+from panmodal.families.base import Family, embed_either, embed_images, embed_texts, encode_images, match_texts
 
 
 class Blip2Matcher(nn.Module):
@@ -87,11 +87,9 @@ class Blip2Retrieval(Family[Blip2Matcher]):
 
         A text longer than the model reads raises InputError, or is cut if `truncate`.
         """
-        images = [item for item in items if isinstance(item, Image)]
-        texts = [item for item in items if isinstance(item, str)]
-        seen = iter(embed_images(self, lambda pixels: self.model.embed_images(pixels).mean(dim=1), images))
-        read = iter(embed_texts(self, self.model.embed_texts, texts, truncate))
-        return torch.stack([next(seen if isinstance(item, Image) else read) for item in items])
+        return embed_either(
+            self, lambda pixels: self.model.embed_images(pixels).mean(dim=1), self.model.embed_texts, items, truncate
+        )
 
     def similarity(self, images: Sequence[Image], texts: Sequence[str], truncate: bool = False) -> Tensor:
         """How alike each picture and each text are, [N, M] float32: the cosine of the nearest query, on which the
@@ -101,11 +99,9 @@ class Blip2Retrieval(Family[Blip2Matcher]):
 
     def match(self, image: Image, texts: Sequence[str], rows: int = 64) -> list[float]:
         """How likely each text is to fit the picture, each judged on its own in sight of it."""
-        odds: list[float] = []
-        with torch.inference_mode():
-            seen = self.model.encoder(self.processor.pictures([image]).to(self.device, self.dtype))
-            for start in range(0, len(texts), rows):
-                batch = self.processor.texts(texts[start : start + rows]).to(self.device)
-                source = Source(seen.expand(len(batch.ids), -1, -1))
-                odds += self.model.match(source, batch.ids, batch.pad).float().softmax(-1)[:, 1].tolist()
-        return odds
+        seen = encode_images(self, self.model.encoder, [image])
+
+        def judge(batch: Batch) -> Tensor:
+            return self.model.match(Source(seen.expand(len(batch.ids), -1, -1)), batch.ids, batch.pad)
+
+        return match_texts(self, judge, texts, rows)

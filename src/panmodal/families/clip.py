@@ -16,7 +16,7 @@ from panmodal.data.sample import Image
 from panmodal.data.tokens import Tokenizer
 from panmodal.encoders import ImageEncoder, TextEncoder
 from panmodal.errors import InputError
-from panmodal.families.base import Family, embed_images, embed_texts, unit
+from panmodal.families.base import Family, embed_either, unit
 
 
 class Clip(nn.Module):
@@ -98,13 +98,7 @@ class Contrastive(Family[Clip]):
         for item in items:
             if not isinstance(item, Image | str):
                 raise InputError(f"{self.name or 'this model'} embeds pictures and texts, not {item!r}")
-        images = [item for item in items if isinstance(item, Image)]
-        texts = [item for item in items if isinstance(item, str)]
-        found = {
-            Image: iter(embed_images(self, self.model.embed_images, images)),
-            str: iter(embed_texts(self, self.model.embed_texts, texts, truncate)),
-        }
-        return torch.stack([next(found[Image if isinstance(item, Image) else str]) for item in items])
+        return embed_either(self, self.model.embed_images, self.model.embed_texts, items, truncate)
 
     def classify(self, image: Image, labels: Sequence[str], templates: Sequence[str] = ()) -> dict[str, float]:
         """How likely each label is to describe the picture, by the likeness of `a photo of a {label}`.

@@ -27,7 +27,7 @@ from panmodal.encoders import ImageEncoder
 from panmodal.errors import CheckpointError, InputError
 from panmodal.families.base import Family
 from panmodal.families.chat import Chat, Shown
-from panmodal.language import LanguageModel
+from panmodal.language import LanguageModel, with_rows
 from panmodal.transformer import initialise
 
 END_OF_CHUNK, END_OF_UTTERANCE = "<|endofchunk|>", "<end_of_utterance>"
@@ -80,16 +80,12 @@ class Flamingo(nn.Module):
 
     def forward(self, ids: Tensor, images: Tensor | None = None, pad: Tensor | None = None) -> Tensor:
         """ids [B, T], images [N, 3, height, width] in reading order -> logits [B, T, vocab]"""
-        return self.language.logits(self.hidden(ids, images, pad))
+        return self.language.logits(self.read(Batch(ids, pad, images=images)))
 
     def read(self, batch: Batch) -> Tensor:
         """-> hidden states [B, T, D]"""
-        return self.hidden(batch.ids, batch.images, batch.pad)
-
-    def hidden(self, ids: Tensor, images: Tensor | None = None, pad: Tensor | None = None) -> Tensor:
-        """ids [B, T], images [N, 3, height, width] in reading order -> hidden states [B, T, D]"""
-        source = self.source(ids, None if images is None else self.encode(images))
-        return self.language.decode(self.language.embed.words(ids), pad, source=source)
+        source = self.source(batch.ids, None if batch.images is None else self.encode(batch.images))
+        return self.language.decode(self.language.embed.words(batch.ids), batch.pad, source=source)
 
 
 class FlamingoChat(Chat[Flamingo]):
@@ -180,7 +176,7 @@ def flamingo(
     rows = len(new[words]) if words in new else max(needed, len(tensors[words]))
     if rows < needed:
         raise CheckpointError(f"the checkpoint knows {rows} words, and with its marks this tokenizer has {needed}")
-    tensors |= {name: _with_rows(tensors[name], rows) for name in (words, head) if name in tensors}
+    tensors |= {name: with_rows(tensors[name], rows) for name in (words, head) if name in tensors}
     config = {
         "model_type": "flamingo",
         "vision_config": seen,
@@ -207,9 +203,3 @@ def flamingo(
 
 def _under(prefix: str, named: dict[str, Any]) -> dict[str, Any]:
     return {prefix + name: thing for name, thing in named.items()}
-
-
-def _with_rows(table: Tensor, rows: int) -> Tensor:
-    """A table of words cut to so many rows, or grown to them by their mean."""
-    mean = table.mean(dim=0, keepdim=True).expand(max(0, rows - len(table)), -1)
-    return torch.cat([table[:rows], mean])

@@ -87,24 +87,13 @@ class Llava(nn.Module):
     ) -> Tensor:
         """ids [B, T], images [N, 3, height, width] in reading order, or the tiles of pictures of `sizes` [pictures, 2]
         -> logits [B, T, vocab]"""
-        return self.language.logits(self.hidden(ids, images, pad, cache, sizes))
+        return self.language.logits(self.read(Batch(ids, pad, images=images, sizes=sizes), cache))
 
-    def read(self, batch: Batch) -> Tensor:
+    def read(self, batch: Batch, cache: Cache | None = None) -> Tensor:
         """-> hidden states [B, T, D]"""
-        return self.hidden(batch.ids, batch.images, batch.pad, sizes=batch.sizes)
-
-    def hidden(
-        self,
-        ids: Tensor,
-        images: Tensor | None = None,
-        pad: Tensor | None = None,
-        cache: Cache | None = None,
-        sizes: Tensor | None = None,
-    ) -> Tensor:
-        """The same -> hidden states [B, T, D]"""
-        cuts: list[Size] = [] if sizes is None else [(h, w) for h, w in sizes.tolist()]
-        x = self.vectors(ids, None if images is None else self.encode(images, cuts))
-        return self.language.decode(x, pad, cache)
+        cuts: list[Size] = [] if batch.sizes is None else [(h, w) for h, w in batch.sizes.tolist()]
+        x = self.vectors(batch.ids, None if batch.images is None else self.encode(batch.images, cuts))
+        return self.language.decode(x, batch.pad, cache)
 
 
 class LlavaChat(Chat[Llava]):

@@ -52,7 +52,7 @@ class Gallery:
             for digest, path in waiting[start : start + TOGETHER]:
                 medium = as_medium(path)
                 try:
-                    medium.key  # noqa: B018
+                    medium.check()
                 except InputError as error:
                     skipped.append(str(error))
                     continue

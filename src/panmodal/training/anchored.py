@@ -36,7 +36,7 @@ class Anchored:
                 "bound, for they have the pictures' own tower"
             )
         for medium in sample.media:
-            medium.key  # noqa: B018 (decoded here, so that a broken file is found here)
+            medium.check()  # decoded here, so that a broken file is found here
         return bound
 
     def length(self, encoded: Bound) -> int:

@@ -14,7 +14,7 @@ from panmodal.data.processor import IGNORED, Processor
 from panmodal.data.sample import Batch, Image, Sample
 from panmodal.errors import InputError
 from panmodal.families.blip import Blip
-from panmodal.training.losses import contrastive_loss, next_token_loss
+from panmodal.training.losses import contrastive_loss, hard_negatives, next_token_loss
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Hybrid:
     def encode(self, processor: Processor, sample: Sample) -> tuple[Image, str, str]:
         if not sample.images or not sample.messages[-1].text:
             raise InputError("a pair needs a picture and, last, a text")
-        sample.images[0].pixels  # noqa: B018 (decoded here, so that a broken file is found here)
+        sample.images[0].check()  # decoded here, so that a broken file is found here
         return sample.images[0], sample.messages[-1].text, str(sample.about.get("near_miss", ""))
 
     def length(self, encoded: tuple[Image, str, str]) -> int:
@@ -43,8 +43,7 @@ class Hybrid:
         """The texts are the captions, and then the near misses"""
         images, captions, misses = zip(*encoded, strict=True)
         texts = processor.texts([*captions, *(misses if all(misses) else ())], truncate=True)
-        pad = torch.ones_like(texts.ids, dtype=torch.bool) if texts.pad is None else texts.pad
-        return Batch(texts.ids, pad, images=processor.pictures(images))
+        return Batch(texts.ids, texts.real, images=processor.pictures(images))
 
     def weight(self, batch: Batch) -> int:
         assert batch.images is not None
@@ -107,12 +106,3 @@ def matching_loss(model: Blip, tokens: Tensor, batch: Batch, logits: Tensor, ali
     losses = F.cross_entropy(found, fits, reduction="none")
     true, others = losses[: len(own)].mean(), losses[len(own) :]
     return (true + others.mean()) / 2 if len(others) else true
-
-
-def hard_negatives(logits: Tensor, alike: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows, and for each of them a column that is not `alike`, the more often drawn the higher its logit; rows
-    that are alike with all are left out. logits, alike [N, M]"""
-    rows = (~alike.all(1)).nonzero()[:, 0]
-    odds = logits[rows].masked_fill(alike[rows], -torch.inf).softmax(1)
-    drawn = torch.multinomial(odds, 1)[:, 0] if len(rows) else rows
-    return rows, drawn

@@ -30,6 +30,15 @@ def sigmoid_loss(logits: Tensor, alike: Tensor | None = None) -> Tensor:
     return -F.logsigmoid(logits * (2 * alike - 1)).sum() / len(logits)
 
 
+def hard_negatives(logits: Tensor, alike: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows, and for each of them a column that is not `alike`, the more often drawn the higher its logit; rows
+    that are alike with all are left out (ALBEF, Li et al., 2021). logits, alike [N, M]"""
+    rows = (~alike.all(1)).nonzero()[:, 0]
+    odds = logits[rows].masked_fill(alike[rows], -torch.inf).softmax(1)
+    drawn = torch.multinomial(odds, 1)[:, 0] if len(rows) else rows
+    return rows, drawn
+
+
 def next_token_loss(hidden: Tensor, labels: Tensor, head: Callable[[Tensor], Tensor]) -> Tensor:
     """Cross-entropy of each token given those before it, over the tokens to be learned.
 

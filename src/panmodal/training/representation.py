@@ -10,7 +10,7 @@ from panmodal.cache import Source
 from panmodal.data.processor import IGNORED
 from panmodal.data.sample import Batch
 from panmodal.families.blip2_retrieval import Blip2Matcher
-from panmodal.training.losses import contrastive_loss, next_token_loss
+from panmodal.training.losses import contrastive_loss, hard_negatives, next_token_loss
 
 TEMPERATURE = 0.07  # of the contrast; published checkpoints have no place for a learned one
 
@@ -24,8 +24,7 @@ def representation_loss(model: Blip2Matcher, batch: Batch) -> Tensor:
     - image-grounded generation: the text said word by word from the queries, which the word embedding scores.
     """
     assert batch.images is not None
-    ids, queries = batch.ids, len(model.qformer.queries)
-    pad = torch.ones_like(ids, dtype=torch.bool) if batch.pad is None else batch.pad
+    ids, pad, queries = batch.ids, batch.real, len(model.qformer.queries)
     source = Source(model.encoder(batch.images))
     hidden = model.qformer(source, ids, pad, "unimodal")
     images, texts = model.project_images(hidden[:, :queries]), model.project_texts(hidden[:, queries:])
@@ -41,18 +40,9 @@ def matching_loss(
 ) -> Tensor:
     """logits [N, N], pictures by texts, by which the wrong ones are drawn, never one that is `alike`"""
     every = torch.arange(len(ids), device=ids.device)
-    others = every[~alike.all(dim=-1)]  # of a text that all pictures have there is nothing wrong to draw
-    wrong = logits.detach().masked_fill(alike, -torch.inf)
-    pictures, texts = [every], [every]
-    if len(others):
-        pictures += [others, draw(wrong.T[others])]
-        texts += [draw(wrong[others]), others]
-    picture, text = torch.cat(pictures), torch.cat(texts)
+    for_text, hard_picture = hard_negatives(logits.detach().T, alike.T)
+    for_picture, hard_text = hard_negatives(logits.detach(), alike)
+    picture, text = torch.cat([every, for_picture, hard_picture]), torch.cat([every, hard_text, for_text])
     judged = model.match(Source(source.vectors[picture]), ids[text], pad[text])
     fits = torch.arange(len(text), device=ids.device) < len(ids)
     return F.cross_entropy(judged.float(), fits.long())
-
-
-def draw(logits: Tensor) -> Tensor:
-    """One column for each row, by its probability, [N, M] -> [N]"""
-    return torch.multinomial(logits.softmax(dim=-1), 1)[:, 0]

@@ -96,7 +96,7 @@ class Pairs(Objective):
     def encode(self, processor: Processor, sample: Sample) -> tuple[Image, str]:
         if not sample.images or not sample.messages[-1].text:
             raise InputError("a pair needs a picture and, last, a text")
-        sample.images[0].pixels  # noqa: B018 (decoded here, so that a broken file is found here)
+        sample.images[0].check()  # decoded here, so that a broken file is found here
         return sample.images[0], sample.messages[-1].text
 
     def batch(self, processor: Processor, encoded: Sequence[tuple[Image, str]]) -> Batch:
@@ -266,7 +266,7 @@ class NextToken:
     def encode(self, processor: Processor, sample: Sample) -> Encoded:
         encoded = processor.encode(sample.messages)
         for image in encoded.images:
-            image.pixels  # noqa: B018
+            image.check()
         if self.everything:
             return replace(encoded, learned=[i != processor.image_token for i in encoded.ids])
         if not any(encoded.learned):
