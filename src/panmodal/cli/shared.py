@@ -33,10 +33,7 @@ def model_option(default: str) -> Any:
     )
 
 
-def load_model(name: str, kind: str, device: str, allow_pickle: bool) -> Any:
-    """Loads a model and makes sure that it can do what the command is for (`kind`: a verb it has)."""
-    from panmodal.families import load
-
+def check_device(device: str) -> None:
     if device != "cpu":
         import torch
 
@@ -44,6 +41,13 @@ def load_model(name: str, kind: str, device: str, allow_pickle: bool) -> Any:
             torch.empty(0, device=device)
         except (RuntimeError, AssertionError) as error:
             raise InputError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from None
+
+
+def load_model(name: str, kind: str, device: str, allow_pickle: bool) -> Any:
+    """Loads a model and makes sure that it can do what the command is for (`kind`: a verb it has)."""
+    from panmodal.families import load
+
+    check_device(device)
     model = load(name, device=device, allow_pickle=allow_pickle)
     if not model.does(kind):
         raise InputError(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from panmodal.cli.shared import Json, print_json
+from panmodal.cli.shared import Device, Json, check_device, print_json
 
 NAME = "train"
 EXAMPLE = "panmodal train recipes/tiny/clip.toml --set stages.0.steps=100 --set out=runs/try"
@@ -18,6 +18,8 @@ def run(
     set: Annotated[
         list[str] | None, typer.Option("--set", help="Change a key of the recipe: key=value; may be given again.")
     ] = None,
+    device: Device = "cpu",
+    workers: Annotated[int, typer.Option(min=0, help="Processes that make batches, besides the one that learns.")] = 0,
     restart: Annotated[bool, typer.Option("--restart", help="Throw away what an earlier run of it left.")] = False,
     json: Json = False,
 ) -> None:
@@ -29,9 +31,10 @@ def run(
     from panmodal.training import read_recipe, run_recipe
     from panmodal.training.run import Stopped
 
+    check_device(device)
     read = read_recipe(recipe, set or [])
     try:
-        family = run_recipe(read, restart=restart, quiet=json)
+        family = run_recipe(read, device=device, workers=workers, restart=restart, quiet=json)
     except Stopped as stopped:
         typer.echo(f"panmodal: {stopped}", err=True)
         raise typer.Exit(143) from None

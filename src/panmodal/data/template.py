@@ -42,6 +42,9 @@ class ChatTemplate:
             raise CheckpointError(f"the chat template does not parse: {error}") from None
         self._takes_parts = self._reads_parts()
 
+    def __reduce__(self) -> tuple[type[ChatTemplate], tuple[Any, ...]]:
+        return ChatTemplate, (self.source, self.image, self.special)  # for processes that make batches
+
     def render(self, messages: Sequence[Message], reply: bool = False) -> str:
         """The conversation as text; `reply` ends it where the assistant's next turn begins."""
         return self._render([self._as_dict(m) for m in messages], reply)

@@ -73,13 +73,19 @@ class Step:
 
 
 def train(
-    family: Family[Any], source: Source, stage: Stage, *, seed: int = 0, resume: Path | None = None
+    family: Family[Any],
+    source: Source,
+    stage: Stage,
+    *,
+    seed: int = 0,
+    resume: Path | None = None,
+    workers: int = 0,
 ) -> Iterator[Step]:
     """Runs a stage on a family's model, yielding after every step.
 
     `resume` is a state that `Step.save` wrote: on the same machine the steps that follow are, to the
-    last bit, those of a run that was never stopped. Raises TrainingError if too many samples are
-    unusable or the loss stays not finite.
+    last bit, those of a run that was never stopped. `workers` processes make batches. Raises
+    TrainingError if too many samples are unusable or the loss stays not finite.
     """
     model, objective = family.model.train(), OBJECTIVES[stage.objective]
     optimiser = torch.optim.AdamW(parameter_groups(model, stage), betas=stage.betas, fused=True)
@@ -93,7 +99,7 @@ def train(
     failures = 0
     started = time.perf_counter()
     try:
-        for made, position in batches(source, family.processor, stage, seed, run.position):
+        for made, position in batches(source, family.processor, stage, seed, run.position, workers):
             if run.number >= stage.steps:
                 break
             moved = [batch.to(device) for batch in made]

@@ -61,12 +61,20 @@ class Stopped(Exception):
     """The run was asked to stop; its state is saved."""
 
 
-def run_recipe(recipe: Recipe | str | os.PathLike[str], *, restart: bool = False, quiet: bool = False) -> Family[Any]:
+def run_recipe(
+    recipe: Recipe | str | os.PathLike[str],
+    *,
+    device: str = "cpu",
+    workers: int = 0,
+    restart: bool = False,
+    quiet: bool = False,
+) -> Family[Any]:
     """Runs a recipe, or goes on with a run of the same recipe that was stopped; returns the model.
 
     Each stage leaves its model in `OUT/stages/NAME`, the last also in `OUT/model`.
     SIGTERM and SIGINT end the run after the step in progress, its state saved (a second one at
-    once). `restart` throws away what an earlier run left.
+    once). `workers` processes make batches, which leaves their order as it is. `restart` throws away
+    what an earlier run left.
     """
     if not isinstance(recipe, Recipe):
         recipe = read_recipe(Path(recipe))
@@ -75,12 +83,12 @@ def run_recipe(recipe: Recipe | str | os.PathLike[str], *, restart: bool = False
         shutil.rmtree(out)
     _claim(out, recipe)
     torch.manual_seed(recipe.seed)
-    family = build(recipe.model)
+    family = build(recipe.model).to(device)
     family.name = recipe.name
     with _stoppable() as stopping:
         for i, stage in enumerate(recipe.stages):
             states = out / "states" / f"{i}-{stage.name}"
-            _run_stage(family, stage, recipe, states, Journal(out, stage, quiet), stopping)
+            _run_stage(family, stage, recipe, states, Journal(out, stage, quiet), stopping, workers)
             family.save(out / "stages" / stage.name, getattr(torch, recipe.dtype))
     family.save(out / "model", getattr(torch, recipe.dtype))
     return family
@@ -144,11 +152,18 @@ def _files(spec: ModelSpec) -> dict[str, bytes]:
 
 
 def _run_stage(
-    family: Family[Any], stage: Stage, recipe: Recipe, states: Path, journal: Journal, stopping: Callable[[], bool]
+    family: Family[Any],
+    stage: Stage,
+    recipe: Recipe,
+    states: Path,
+    journal: Journal,
+    stopping: Callable[[], bool],
+    workers: int,
 ) -> None:
-    saved = sorted((s for s in states.glob("step-*") if whole(s)), reverse=True)
+    saved = max((s for s in states.glob("step-*") if whole(s)), default=None)
+    source = open_source(stage.data)
     with journal:
-        for step in train(family, open_source(stage.data), stage, seed=recipe.seed, resume=next(iter(saved), None)):
+        for step in train(family, source, stage, seed=recipe.seed, resume=saved, workers=workers):
             journal.write(step)
             if step.number % recipe.save_every == 0 or step.number == stage.steps or stopping():
                 step.save(states / f"step-{step.number:07d}")

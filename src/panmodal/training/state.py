@@ -33,6 +33,8 @@ def save(run: Run, folder: Path) -> None:
             steps[name] = float(moments["step"])
             tensors |= {f"{m}/{name}": moments[m] for m in MOMENTS}
     tensors["random"] = torch.get_rng_state()
+    if (device := next(run.model.parameters()).device).type == "cuda":
+        tensors["random/cuda"] = torch.cuda.get_rng_state(device)
     with replacing(folder) as fresh:
         save_file({k: t.contiguous() for k, t in tensors.items()}, fresh / "state.safetensors")
         position = {"taken": run.position.taken, "skipped": run.position.skipped}
@@ -52,10 +54,13 @@ def restore(run: Run, folder: Path) -> None:
             parameter.copy_(tensors[f"weight/{name}"])
             if name in state["optimiser_steps"]:
                 moments = {m: tensors[f"{m}/{name}"] for m in MOMENTS}
-                run.optimiser.state[parameter] = {"step": torch.tensor(state["optimiser_steps"][name]), **moments}
+                moments["step"] = torch.tensor(state["optimiser_steps"][name])
+                run.optimiser.state[parameter] = {m: t.to(parameter.device) for m, t in moments.items()}
         for name, average in run.average.items():
             average.copy_(tensors[f"average/{name}"])
     torch.set_rng_state(tensors["random"])
+    if (device := next(run.model.parameters()).device).type == "cuda" and "random/cuda" in tensors:
+        torch.cuda.set_rng_state(tensors["random/cuda"], device)
     run.number = state["number"]
     run.position = Position(state["position"]["taken"], Counter(state["position"]["skipped"]))
 

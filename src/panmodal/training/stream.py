@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import signal
+from collections import Counter, deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from typing import Any
+from itertools import count
+from multiprocessing import get_context
 
 import torch
 
@@ -52,39 +55,82 @@ _orders: dict[tuple[int, int, int], torch.Tensor] = {}
 
 
 def batches(
-    source: Source, processor: Processor, stage: Stage, seed: int, start: Position
+    source: Source, processor: Processor, stage: Stage, seed: int, start: Position, workers: int = 0
 ) -> Iterator[tuple[list[Batch], Position]]:
-    """The batches of each step, made one step ahead, and the position after them.
+    """The batches of each step, made ahead, and the position after them.
 
     Samples of like length share a batch, for padding costs as much as text does. One that cannot be
-    used is counted and skipped; beyond BAD_SHARE, TrainingError says why.
+    used is counted and left out; beyond BAD_SHARE, TrainingError says why. The order is the same
+    with any number of `workers`, processes that make batches; without, a thread makes them.
     """
-    objective = OBJECTIVES[stage.objective]
+    size = stage.batch * stage.accumulate
+    maker = _Maker(source, processor, stage)
     position = start
 
-    def step() -> tuple[list[Batch], Position]:
-        nonlocal position
-        encoded: list[Any] = []
-        while len(encoded) < stage.batch * stage.accumulate:
-            number = sample_number(source, seed, position.taken)
-            skipped = position.skipped
-            try:
-                encoded.append(objective.encode(processor, source.sample(number)))
-            except InputError as error:
-                skipped = Counter(skipped) + Counter([str(error)])
-            position = Position(position.taken + 1, skipped)
+    def submit(i: int) -> Future[Made]:
+        first = start.taken + i * size
+        numbers = [sample_number(source, seed, first + k) for k in range(size)]
+        return pool.submit(_make, numbers) if workers else pool.submit(maker, numbers)
+
+    pool = _pool(workers, maker)
+    try:
+        coming = deque(submit(i) for i in range(max(1, 2 * workers)))
+        for i in count(len(coming)):
+            made, reasons = coming.popleft().result()
+            coming.append(submit(i))
+            position = Position(position.taken + size, Counter(position.skipped) + Counter(reasons))
             if position.bad > BAD_SHARE * max(position.taken, 1 / BAD_SHARE):
                 raise TrainingError(_too_many(position))
-        encoded.sort(key=objective.length)
-        made = [encoded[i : i + stage.batch] for i in range(0, len(encoded), stage.batch)]
-        return [objective.batch(processor, some) for some in made], position
+            if made:
+                yield made, position
+    except BrokenProcessPool:
+        raise TrainingError("a process that makes batches died; if for want of memory, use fewer") from None
+    finally:
+        pool.shutdown(cancel_futures=True)
 
-    with ThreadPoolExecutor(1) as ahead:
-        coming = ahead.submit(step)
-        while True:
-            ready = coming.result()
-            coming = ahead.submit(step)
-            yield ready
+
+Made = tuple[list[Batch], list[str]]  # a step's batches, and why samples were left out
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """Makes a step's batches of samples, by their numbers."""
+
+    source: Source
+    processor: Processor
+    stage: Stage
+
+    def __call__(self, numbers: list[int]) -> Made:
+        objective, size = OBJECTIVES[self.stage.objective], self.stage.batch
+        encoded, reasons = [], []
+        for number in numbers:
+            try:
+                encoded.append(objective.encode(self.processor, self.source.sample(number)))
+            except InputError as error:
+                reasons.append(str(error))
+        encoded.sort(key=objective.length)
+        shared = [encoded[i : i + size] for i in range(0, len(encoded), size)]
+        return [objective.batch(self.processor, some) for some in shared], reasons
+
+
+def _pool(workers: int, maker: _Maker) -> Executor:
+    if not workers:
+        return ThreadPoolExecutor(1)
+    return ProcessPoolExecutor(workers, get_context("spawn"), _begin, (maker,))
+
+
+def _begin(maker: _Maker) -> None:
+    """In a process that makes batches, whose parent alone answers to Ctrl-C"""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    _makers.append(maker)
+
+
+def _make(numbers: list[int]) -> Made:
+    return _makers[-1](numbers)
+
+
+_makers: list[_Maker] = []  # of such a process, one
 
 
 def _too_many(position: Position) -> str:
