@@ -87,8 +87,8 @@ def test_hard_negatives_are_drawn_by_likeness_and_are_never_alike():
     for _ in range(400):
         rows, columns = hard_negatives(logits, alike)
         drawn.update(zip(rows.tolist(), columns.tolist(), strict=True))
-    assert drawn.keys() == {(0, 1), (0, 2), (1, 2), (1, 3)}  # what fits all texts has no negative
-    assert drawn[0, 1] / 400 == pytest.approx(1 / (1 + math.exp(-1)), abs=0.1)
+    assert drawn.keys() == {(0, 1), (0, 2), (0, 3), (1, 2), (1, 3)}  # what fits all texts has no negative
+    assert drawn[0, 1] / 400 == pytest.approx(0.75 / (1 + math.exp(-1)) + 0.25 / 3, abs=0.1)
     assert drawn[1, 2] / 400 == pytest.approx(0.5, abs=0.1)
 
 

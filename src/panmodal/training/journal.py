@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections import deque
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from panmodal.training.loop import Step
 from panmodal.training.stages import Stage
 
-REDRAW = 200  # steps between pictures
+REDRAW = 30.0  # seconds between pictures
 
 
 class Journal:
@@ -26,6 +27,7 @@ class Journal:
         self.out, self.stage = out, stage
         self.recent: deque[float] = deque(maxlen=50)
         self.file: IO[str] | None = None
+        self.redraw = time.monotonic() + REDRAW
         self.bar = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
@@ -63,8 +65,9 @@ class Journal:
         speed = step.samples * len(self.recent) / sum(self.recent)
         note = f"{step.skipped} samples skipped" if step.skipped else ""
         self.bar.update(self.task, completed=step.number, loss=step.loss, speed=speed, note=note)
-        if step.number % REDRAW == 0:
+        if time.monotonic() > self.redraw:
             draw_losses(self.out)
+            self.redraw = time.monotonic() + REDRAW
 
 
 def read_log(out: Path) -> dict[str, dict[int, float]]:

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from panmodal.data.processor import IGNORED
 
+EVENLY = 0.25  # of hard negatives
+
 
 def contrastive_loss(logits: Tensor, alike: Tensor | None = None) -> Tensor:
     """Symmetric cross-entropy over a batch of pairs (CLIP, Radford et al., 2021).
@@ -31,10 +33,12 @@ def sigmoid_loss(logits: Tensor, alike: Tensor | None = None) -> Tensor:
 
 
 def hard_negatives(logits: Tensor, alike: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows, and for each of them a column that is not `alike`, the more often drawn the higher its logit; rows
-    that are alike with all are left out (ALBEF, Li et al., 2021). logits, alike [N, M]"""
+    """Rows, and for each of them a column that is not `alike`; rows that are alike with all are left out. Most are
+    drawn the more often the higher their logit (ALBEF, Li et al., 2021), a share of EVENLY with no regard to it: who
+    sees hard ones alone may judge easy ones wrongly. logits, alike [N, M]"""
     rows = (~alike.all(1)).nonzero()[:, 0]
-    odds = logits[rows].masked_fill(alike[rows], -torch.inf).softmax(1)
+    hard = logits[rows].masked_fill(alike[rows], -torch.inf).softmax(1)
+    odds = torch.lerp(hard, F.normalize((~alike[rows]).to(hard), p=1), EVENLY)
     drawn = torch.multinomial(odds, 1)[:, 0] if len(rows) else rows
     return rows, drawn
 
