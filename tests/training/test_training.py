@@ -7,6 +7,9 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import closing
+from itertools import islice
+from multiprocessing import active_children
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -424,6 +427,35 @@ class Sometimes:
         if index in self.bad:
             raise InputError(f"line {index + 1}: broken")
         return Sample((user(f"number {index}"), assistant("yes")))
+
+
+def test_processes_make_the_same_batches_in_the_same_order():
+    source, processor = Sometimes(300, {5, 41}), small("llava").processor
+
+    def steps(workers):
+        with closing(batches(source, processor, stage(batch=3, accumulate=2), 0, Position(), workers)) as made:
+            return [([batch.ids for batch in step], position) for step, position in islice(made, 20)]
+
+    alone, together = steps(0), steps(2)
+    assert alone[-1][1].taken == 120 and alone[-1][1].bad == 1
+    for (ids, position), (same, there) in zip(alone, together, strict=True):
+        assert position == there
+        assert all(map(torch.equal, ids, same))
+
+
+def test_a_step_without_a_usable_sample_is_left_out():
+    with closing(batches(Sometimes(200, {7}), small("llava").processor, stage(batch=1), 0, Position())) as made:
+        steps = list(islice(made, 199))
+    assert steps[-1][1].taken == 200 and all(len(batch.ids) == 1 for step, _ in steps for batch in step)
+
+
+def test_the_death_of_a_process_that_makes_batches_is_told():
+    made = batches(Four(True), small("llava").processor, stage(), 0, Position(), workers=1)
+    next(made)
+    for child in active_children():
+        child.kill()
+    with pytest.raises(TrainingError, match="a process that makes batches died"):
+        list(islice(made, 20))
 
 
 def test_a_bad_sample_is_counted_and_skipped():
