@@ -43,6 +43,7 @@ TOKENIZER_FILES = (
 SIDECARS = (
     *TOKENIZER_FILES,
     "preprocessor_config.json",
+    "video_preprocessor_config.json",
     "processor_config.json",
     "chat_template.jinja",
     "chat_template.json",
@@ -95,6 +96,12 @@ class Checkpoint:
     @property
     def image_processor(self) -> dict[str, Any]:
         return self.json("preprocessor_config.json") or self.json("processor_config.json").get("image_processor", {})
+
+    @property
+    def video_processor(self) -> dict[str, Any]:
+        """Where files say nothing of videos of their own, they are seen as pictures are."""
+        own = self.json("video_preprocessor_config.json") or self.json("processor_config.json").get("video_processor")
+        return own or self.image_processor
 
 
 @dataclass(frozen=True)
