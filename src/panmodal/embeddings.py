@@ -53,7 +53,8 @@ class TokenEmbedding(nn.Module):
     def place(self, x: Tensor, pad: Tensor | None = None, past: int = 0) -> Tensor:
         """Adds positions to word vectors; images spliced among the words are placed like words."""
         if self.positions is not None:
-            x = x + self.positions(positions(x, pad, past) + self.offset)
+            at = positions(past + x.shape[1], pad, x.device)[:, past:]
+            x = x + self.positions(at + self.offset)
         if self.segments is not None:
             x = x + self.segments.weight[0]
         out: Tensor = self.norm(x)
@@ -163,13 +164,13 @@ class Rope:
     original_context: int = 8192
 
 
-def positions(x: Tensor, pad: Tensor | None, past: int = 0) -> Tensor:
-    """Position of every new token, [B, T], or [1, T] if all rows agree; padding does not count."""
+def positions(total: int, pad: Tensor | None, device: torch.device) -> Tensor:
+    """Position of every token, cached or new, [B, S], or [1, S] if all rows agree; padding does not count."""
     if pad is None:
-        return torch.arange(past, past + x.shape[1], device=x.device)[None]
+        return torch.arange(total, device=device)[None]
     if pad.dtype != torch.bool:
         return visible(pad).sum(dim=-1) - 1
-    return (pad.cumsum(dim=-1) - 1).clamp(min=0)[:, past:]
+    return (pad.cumsum(dim=-1) - 1).clamp(min=0)
 
 
 def visible(pad: Tensor) -> Tensor:
@@ -179,6 +180,22 @@ def visible(pad: Tensor) -> Tensor:
     seen = (pad[:, None] == pad[..., None]) | (pad == 1)[:, None]
     itself = torch.eye(pad.shape[1], dtype=torch.bool, device=pad.device)  # else a padded row sees nothing
     return seen.tril() & (pad > 0)[:, None] | itself
+
+
+def alibi(mask: Tensor | str | None, at: Tensor, heads: int, steepness: float, tokens: int) -> Tensor:
+    """What is added to the scores of attention for the distance between two tokens (ALiBi, Press et al., 2021), in each
+    head by another slope, of 2^n heads from near 1 to 2^-steepness; minus infinity where `mask` does not allow it.
+
+    at [B, S] are the positions of all tokens, of which the last `tokens` are new -> [B, H, T, S] float32
+    """
+    power = 2 ** math.ceil(math.log2(heads))
+    slopes = [2 ** (-steepness * i / power) for i in range(1, power + 1)]
+    slopes = slopes if power == heads else [*slopes[1::2], *slopes[::2]][:heads]
+    away = at[:, None, None] - at[:, None, -tokens:, None]  # [B, 1, T, S], negative for those before
+    bias = away * torch.tensor(slopes, device=at.device)[:, None, None]
+    if isinstance(mask, str):
+        mask = torch.ones(bias.shape[-2:], dtype=torch.bool, device=at.device).tril(at.shape[1] - tokens)
+    return bias if mask is None else bias.masked_fill(~mask, -torch.inf)
 
 
 @lru_cache(maxsize=64)

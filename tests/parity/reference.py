@@ -60,6 +60,8 @@ LANGUAGE_MODELS: dict[str, Any] = {
     ),
     "opt": lambda: tf.OPTForCausalLM(_opt()),
     "opt-350m": lambda: tf.OPTForCausalLM(_opt(word_embed_proj_dim=32, do_layer_norm_before=False)),
+    "mpt": lambda: tf.MptForCausalLM(_mpt(4)),
+    "mpt-6-heads": lambda: tf.MptForCausalLM(_mpt(6)),
     "llama": lambda: tf.LlamaForCausalLM(_llama(tf.LlamaConfig)),
     "llama-tied": lambda: tf.LlamaForCausalLM(_llama(tf.LlamaConfig, tie_word_embeddings=True)),
     "llama-linear-rope": lambda: tf.LlamaForCausalLM(
@@ -96,6 +98,17 @@ def _llama(kind: Any, **more: Any) -> Any:
             "bos_token_id": 1,
             **more,
         }
+    )
+
+
+def _mpt(heads: int) -> Any:
+    return tf.MptConfig(
+        vocab_size=100,
+        d_model=48,
+        n_layers=3,
+        n_heads=heads,
+        max_seq_len=64,
+        eos_token_id=None,
     )
 
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from panmodal.checkpoints.hub import locate
+from panmodal.checkpoints.language import LANGUAGE_MODELS
 from panmodal.checkpoints.names import CLIP_IMAGE, LLAMA, SPARE, Names, To, under
-from panmodal.checkpoints.parts import IMAGE_ENCODERS, LANGUAGE_MODELS, Config, find_part, only
+from panmodal.checkpoints.parts import IMAGE_ENCODERS, Config, find_part, only
 from panmodal.checkpoints.store import read_pickle
 from panmodal.connectors.gated import GatedLayer, add_gates
 from panmodal.connectors.resampler import Resampler

@@ -80,6 +80,18 @@ OPT: Names = {
     "lm_head": "head",
 }
 
+MPT: Names = {
+    "[transformer.]wte": "embed.vectors",
+    "[transformer.]blocks.{}.norm_1": "body.blocks.{}.attn_norm",
+    "[transformer.]blocks.{}.attn.Wqkv": qkv("body.blocks.{{}}.attn.{}"),
+    "[transformer.]blocks.{}.attn.out_proj": "body.blocks.{}.attn.out",
+    "[transformer.]blocks.{}.norm_2": "body.blocks.{}.mlp_norm",
+    "[transformer.]blocks.{}.ffn.up_proj": "body.blocks.{}.mlp.up",
+    "[transformer.]blocks.{}.ffn.down_proj": "body.blocks.{}.mlp.down",
+    "[transformer.]norm_f": "body.norm",
+    "lm_head": "head",
+}
+
 BERT: Names = {
     "[bert.]embeddings.word_embeddings": "embed.vectors",
     "[bert.]embeddings.position_embeddings": "embed.positions",

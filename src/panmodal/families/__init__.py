@@ -48,6 +48,7 @@ FAMILIES: dict[str, type[Family[Any]]] = {
     "bert": TextTower,
     "gpt2": LanguageChat,
     "opt": LanguageChat,
+    "mpt": LanguageChat,
     "llama": LanguageChat,
     "mistral": LanguageChat,
     "qwen2": LanguageChat,

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from panmodal.cache import Cache
+from panmodal.checkpoints.language import LANGUAGE_MODELS
 from panmodal.checkpoints.names import Names, settle, under
-from panmodal.checkpoints.parts import IMAGE_ENCODERS, LANGUAGE_MODELS, Config, activation, find_part
+from panmodal.checkpoints.parts import IMAGE_ENCODERS, Config, activation, find_part
 from panmodal.checkpoints.store import Checkpoint, published_weights
 from panmodal.connectors import MLPConnector, Tiles, make_connector
 from panmodal.data.media import Medium
