@@ -155,13 +155,14 @@ def waves(rows: int, columns: int, dim: int) -> Tensor:
 @dataclass(frozen=True)
 class Rope:
     """Rotary positions (Su et al., 2021). `factor` stretches them: all frequencies alike, or, with
-    the three fields below it, only the low ones, as Llama 3.1 does."""
+    the three fields below it, only the low ones, as Llama 3.1 does. `share` of a head's width is turned."""
 
     theta: float = 10000.0
     factor: float = 1.0
     low_freq_factor: float | None = None
     high_freq_factor: float = 4.0
     original_context: int = 8192
+    share: float = 1.0
 
 
 def positions(total: int, pad: Tensor | None, device: torch.device) -> Tensor:
@@ -209,13 +210,16 @@ def frequencies(rope: Rope, width: int) -> tuple[float, ...]:
 
 
 def angles(rope: Rope, width: int, at: Tensor, dtype: torch.dtype) -> Angles:
-    """at [B, T] -> cosines and sines [B, 1, T, E], in the half-split layout of published checkpoints."""
-    turned = at[:, None, :, None].float() * torch.tensor(frequencies(rope, width), device=at.device)
+    """at [B, T] -> cosines and sines [B, 1, T, share of E], in the half-split layout of published checkpoints."""
+    turned = at[:, None, :, None].float() * torch.tensor(frequencies(rope, int(rope.share * width)), device=at.device)
     turned = torch.cat([turned, turned], dim=-1)
     return turned.cos().to(dtype), turned.sin().to(dtype)
 
 
 def rotate(x: Tensor, rope: Angles) -> Tensor:
     cos, sin = rope
+    width = cos.shape[-1]
+    if width < x.shape[-1]:
+        return torch.cat([rotate(x[..., :width], rope), x[..., width:]], dim=-1)
     a, b = x.chunk(2, dim=-1)
     return x * cos + torch.cat([-b, a], dim=-1) * sin

@@ -8,7 +8,7 @@ from transformers.models.mpt.modeling_mpt import build_mpt_alibi_tensor
 
 import panmodal as pm
 from panmodal.checkpoints.language import LANGUAGE_MODELS as LANGUAGE_PARTS
-from panmodal.embeddings import alibi
+from panmodal.embeddings import Rope, alibi
 from panmodal.generate import Sampling, generate
 from tests.parity.reference import LANGUAGE_MODELS, close, load, tokens, write
 
@@ -65,6 +65,18 @@ def test_generation(pair, beams):
     out = list(generate(ours, ids, ours.embed.words(ids), sampling))
     expected = theirs.generate(ids, max_new_tokens=32, num_beams=beams, do_sample=False, pad_token_id=0)
     assert torch.stack(out, 1).tolist() == expected[:, 6:].tolist()
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"rotary_pct": 0.5, "rotary_emb_base": 500},  # as published
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 500, "partial_rotary_factor": 0.5}},
+    ],
+)
+def test_either_form_of_partial_rotary_positions(told):
+    shape = dict(hidden_size=32, num_attention_heads=4, num_hidden_layers=1, intermediate_size=64, vocab_size=9)
+    assert LANGUAGE_PARTS["gpt_neox"].build({**shape, **told}).body.config.rope == Rope(500, share=0.5)
 
 
 @pytest.mark.parametrize(("heads", "steepness"), [(4, 8), (6, 16), (7, 8)])

@@ -119,7 +119,8 @@ def new_parts(config: Config, seen: int, blocks: TransformerConfig) -> tuple[Res
 
 def read_checkpoint_pt(name: str | os.PathLike[str], every: int, allow_pickle: bool) -> dict[str, Tensor]:
     """The tensors of an OpenFlamingo `checkpoint.pt`, a file, or in a folder or a repository on the hub, by the names
-    of our layout: those of the gates are told by number, not by block."""
+    of our layout: those of the gates are told by number, not by block, and what else a block holds (masks of old
+    versions of its language model) has the language model's own name."""
     path = Path(name).expanduser()
     if not path.is_file():
         path = locate(name, allow_pickle) / "checkpoint.pt"
@@ -129,7 +130,7 @@ def read_checkpoint_pt(name: str | os.PathLike[str], every: int, allow_pickle: b
         raise CheckpointError(f"{path} is not OpenFlamingo's: it holds more than tensors by name")
     found: dict[str, Tensor] = {}
     for theirs, tensor in content.items():
-        ours = theirs.removeprefix("module.")
+        ours = theirs.removeprefix("module.").replace(".decoder_layer.", ".")
         gate = _GATE.match(ours)
         if gate:
             layer = int(gate[1] or gate[2])

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from panmodal.checkpoints import names
 from panmodal.checkpoints.parts import Config, Part, activation, blocks, only
 from panmodal.embeddings import Rope, TokenEmbedding
 from panmodal.errors import CheckpointError
-from panmodal.language import LanguageModel
-from panmodal.transformer import TransformerConfig
+from panmodal.language import LanguageModel, ParallelBlock
+from panmodal.transformer import Block, TransformerConfig
 
 
 def rope(config: Config) -> Rope:
@@ -55,6 +56,17 @@ def _opt(c: Config) -> LanguageModel:
     context = c["max_position_embeddings"]
     embed = TokenEmbedding(c["vocab_size"], trunk.dim, context, offset=2, word_dim=c["word_embed_proj_dim"])
     return LanguageModel(embed, trunk, context, c["tie_word_embeddings"])
+
+
+def _gpt_neox(c: Config) -> LanguageModel:
+    only(c, attention_bias=True)
+    told: Config = c.get("rope_parameters") or {}
+    turned = rope({**c, "rope_theta": c["rotary_emb_base"]})
+    turned = replace(turned, share=told.get("partial_rotary_factor", c["rotary_pct"]))
+    trunk = blocks(c, norm_eps=c["layer_norm_eps"], causal=True, rope=turned)
+    embed = TokenEmbedding(c["vocab_size"], trunk.dim)
+    kind = ParallelBlock if c["use_parallel_residual"] else Block
+    return LanguageModel(embed, trunk, c["max_position_embeddings"], c["tie_word_embeddings"], kind)
 
 
 def _llama(c: Config, **switches: Any) -> LanguageModel:
@@ -184,6 +196,24 @@ LANGUAGE_MODELS: dict[str, Part[LanguageModel]] = {
     ),
     "qwen2": Part({**_QWEN, "num_key_value_heads": 32}, _qwen2, names.LLAMA),
     "qwen3": Part({**_QWEN, "num_key_value_heads": 32, "head_dim": 128}, _qwen3, names.LLAMA),
+    "gpt_neox": Part(
+        {
+            "vocab_size": 50432,
+            "hidden_size": 6144,
+            "num_hidden_layers": 44,
+            "num_attention_heads": 64,
+            "intermediate_size": 24576,
+            "max_position_embeddings": 2048,
+            "hidden_act": "gelu",
+            "layer_norm_eps": 1e-5,
+            "rotary_pct": 0.25,
+            "rotary_emb_base": 10000,
+            "use_parallel_residual": True,
+            "tie_word_embeddings": False,
+        },
+        _gpt_neox,
+        lambda c: names.gpt_neox(c["num_attention_heads"]),
+    ),
     "mpt": Part(
         {
             "vocab_size": 50368,

@@ -24,6 +24,7 @@ M = TypeVar("M", bound=nn.Module)
 
 ACTIVATION_NAMES = {
     "gelu": "gelu",
+    "gelu_fast": "gelu_tanh",
     "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
     "quick_gelu": "quick_gelu",

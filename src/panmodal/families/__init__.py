@@ -49,6 +49,7 @@ FAMILIES: dict[str, type[Family[Any]]] = {
     "gpt2": LanguageChat,
     "opt": LanguageChat,
     "mpt": LanguageChat,
+    "gpt_neox": LanguageChat,
     "llama": LanguageChat,
     "mistral": LanguageChat,
     "qwen2": LanguageChat,

@@ -1,4 +1,4 @@
-"""A language model alone: GPT-2, OPT, MPT, LLaMA, Vicuna, Mistral, Qwen."""
+"""A language model alone: GPT-2, GPT-NeoX, OPT, MPT, LLaMA, Vicuna, Mistral, Qwen."""
 
 from __future__ import annotations
 
