@@ -15,6 +15,7 @@ CONFIGS = {
         dim=32, depth=2, heads=4, kv_heads=2, causal=True, rope=Rope(), norm="rms", gated=True, activation="silu"
     ),
     "windowed": TransformerConfig(dim=32, depth=2, heads=4, causal=True, rope=Rope(), window=3),
+    "distances": TransformerConfig(dim=32, depth=2, heads=4, causal=True, alibi=8, norm="layer_no_bias"),
 }
 
 
@@ -37,7 +38,7 @@ def test_padding_does_not_show(name):
         torch.testing.assert_close(padded[pad][None], alone, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["causal", "grouped-rotary", "windowed"])
+@pytest.mark.parametrize("name", ["causal", "grouped-rotary", "windowed", "distances"])
 @torch.no_grad()
 def test_cached_equals_uncached(name):
     body, x = model(name), torch.randn(2, 8, 32)

@@ -53,7 +53,8 @@ class TokenEmbedding(nn.Module):
     def place(self, x: Tensor, pad: Tensor | None = None, past: int = 0) -> Tensor:
         """Adds positions to word vectors; images spliced among the words are placed like words."""
         if self.positions is not None:
-            x = x + self.positions(positions(x, pad, past) + self.offset)
+            at = positions(past + x.shape[1], pad, x.device)[:, past:]
+            x = x + self.positions(at + self.offset)
         if self.segments is not None:
             x = x + self.segments.weight[0]
         out: Tensor = self.norm(x)
@@ -154,22 +155,23 @@ def waves(rows: int, columns: int, dim: int) -> Tensor:
 @dataclass(frozen=True)
 class Rope:
     """Rotary positions (Su et al., 2021). `factor` stretches them: all frequencies alike, or, with
-    the three fields below it, only the low ones, as Llama 3.1 does."""
+    the three fields below it, only the low ones, as Llama 3.1 does. `share` of a head's width is turned."""
 
     theta: float = 10000.0
     factor: float = 1.0
     low_freq_factor: float | None = None
     high_freq_factor: float = 4.0
     original_context: int = 8192
+    share: float = 1.0
 
 
-def positions(x: Tensor, pad: Tensor | None, past: int = 0) -> Tensor:
-    """Position of every new token, [B, T], or [1, T] if all rows agree; padding does not count."""
+def positions(total: int, pad: Tensor | None, device: torch.device) -> Tensor:
+    """Position of every token, cached or new, [B, S], or [1, S] if all rows agree; padding does not count."""
     if pad is None:
-        return torch.arange(past, past + x.shape[1], device=x.device)[None]
+        return torch.arange(total, device=device)[None]
     if pad.dtype != torch.bool:
         return visible(pad).sum(dim=-1) - 1
-    return (pad.cumsum(dim=-1) - 1).clamp(min=0)[:, past:]
+    return (pad.cumsum(dim=-1) - 1).clamp(min=0)
 
 
 def visible(pad: Tensor) -> Tensor:
@@ -179,6 +181,22 @@ def visible(pad: Tensor) -> Tensor:
     seen = (pad[:, None] == pad[..., None]) | (pad == 1)[:, None]
     itself = torch.eye(pad.shape[1], dtype=torch.bool, device=pad.device)  # else a padded row sees nothing
     return seen.tril() & (pad > 0)[:, None] | itself
+
+
+def alibi(mask: Tensor | str | None, at: Tensor, heads: int, steepness: float, tokens: int) -> Tensor:
+    """What is added to the scores of attention for the distance between two tokens (ALiBi, Press et al., 2021), in each
+    head by another slope, of 2^n heads from near 1 to 2^-steepness; minus infinity where `mask` does not allow it.
+
+    at [B, S] are the positions of all tokens, of which the last `tokens` are new -> [B, H, T, S] float32
+    """
+    power = 2 ** math.ceil(math.log2(heads))
+    slopes = [2 ** (-steepness * i / power) for i in range(1, power + 1)]
+    slopes = slopes if power == heads else [*slopes[1::2], *slopes[::2]][:heads]
+    away = at[:, None, None] - at[:, None, -tokens:, None]  # [B, 1, T, S], negative for those before
+    bias = away * torch.tensor(slopes, device=at.device)[:, None, None]
+    if isinstance(mask, str):
+        mask = torch.ones(bias.shape[-2:], dtype=torch.bool, device=at.device).tril(at.shape[1] - tokens)
+    return bias if mask is None else bias.masked_fill(~mask, -torch.inf)
 
 
 @lru_cache(maxsize=64)
@@ -192,13 +210,16 @@ def frequencies(rope: Rope, width: int) -> tuple[float, ...]:
 
 
 def angles(rope: Rope, width: int, at: Tensor, dtype: torch.dtype) -> Angles:
-    """at [B, T] -> cosines and sines [B, 1, T, E], in the half-split layout of published checkpoints."""
-    turned = at[:, None, :, None].float() * torch.tensor(frequencies(rope, width), device=at.device)
+    """at [B, T] -> cosines and sines [B, 1, T, share of E], in the half-split layout of published checkpoints."""
+    turned = at[:, None, :, None].float() * torch.tensor(frequencies(rope, int(rope.share * width)), device=at.device)
     turned = torch.cat([turned, turned], dim=-1)
     return turned.cos().to(dtype), turned.sin().to(dtype)
 
 
 def rotate(x: Tensor, rope: Angles) -> Tensor:
     cos, sin = rope
+    width = cos.shape[-1]
+    if width < x.shape[-1]:
+        return torch.cat([rotate(x[..., :width], rope), x[..., width:]], dim=-1)
     a, b = x.chunk(2, dim=-1)
     return x * cos + torch.cat([-b, a], dim=-1) * sin

@@ -8,11 +8,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from panmodal.cache import Cache, Source
+from panmodal.cache import Cache, Slot, Source
 from panmodal.data.sample import Batch
-from panmodal.embeddings import TokenEmbedding
+from panmodal.embeddings import Angles, TokenEmbedding
 from panmodal.errors import InputError
-from panmodal.transformer import ACTIVATIONS, Block, MakeBlock, Transformer, TransformerConfig
+from panmodal.transformer import ACTIVATIONS, Block, MakeBlock, Mask, Transformer, TransformerConfig
+
+
+class ParallelBlock(Block):
+    """Attention and MLP side by side, each of what comes in (GPT-J; GPT-NeoX)."""
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: Mask = None,
+        rope: Angles | None = None,
+        slot: Slot | None = None,
+        source: Source | None = None,
+    ) -> Tensor:
+        out: Tensor = x + self.attn(self.attn_norm(x), mask=mask, rope=rope, slot=slot) + self.mlp(self.mlp_norm(x))
+        return out
 
 
 class LanguageModel(nn.Module):

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from panmodal.cache import Cache, Slot, Source
-from panmodal.embeddings import Angles, PatchEmbedding, Rope, SignalEmbedding, angles, positions, rotate, visible
+from panmodal.embeddings import Angles, PatchEmbedding, Rope, SignalEmbedding, alibi, angles, positions, rotate, visible
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -27,9 +27,13 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "silu": F.silu,
 }
-NORMS: dict[str, type[nn.Module]] = {"layer": nn.LayerNorm, "rms": nn.RMSNorm}
+NORMS: dict[str, Callable[..., nn.Module]] = {
+    "layer": nn.LayerNorm,
+    "layer_no_bias": partial(nn.LayerNorm, bias=False),
+    "rms": nn.RMSNorm,
+}
 
-Mask = Tensor | Literal["causal"] | None  # True where attention is allowed; None if everywhere
+Mask = Tensor | Literal["causal"] | None  # True where attention is allowed, or added to scores; None: everywhere
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class TransformerConfig:
     mlp_dim: int | None = None  # None: 4 * dim
     activation: str = "gelu"
     gated: bool = False  # a gate times the activation, as in SwiGLU
-    norm: Literal["layer", "rms"] = "layer"
+    norm: Literal["layer", "layer_no_bias", "rms"] = "layer"
     norm_eps: float = 1e-6
     pre_norm: bool = True  # False: normalise after each residual sum, as BERT does
     final_norm: bool = True
@@ -53,6 +57,7 @@ class TransformerConfig:
     qk_norm: bool = False
     causal: bool = False
     rope: Rope | None = None
+    alibi: float | None = None  # the steepness of its slopes; 8 as published
     window: int | None = None  # a token sees this many tokens, itself included
 
     @property
@@ -106,6 +111,8 @@ class Attention(nn.Module):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Mask) -> Tensor:
         where = mask if isinstance(mask, Tensor) else None
+        if where is not None and where.is_floating_point() and q.device.type != "cpu":
+            where = where.to(q.dtype)
         attention = partial(
             F.scaled_dot_product_attention, attn_mask=where, is_causal=isinstance(mask, str), enable_gqa=self.grouped
         )
@@ -193,9 +200,11 @@ class Transformer(nn.Module):
         if cache is not None:
             cache.reserve(tokens)
         mask = attention_mask(self.config, tokens, past, pad, x.device)
-        rope = None
+        at, rope = positions(past + tokens, pad, x.device), None
+        if self.config.alibi is not None:
+            mask = alibi(mask, at, self.config.heads, self.config.alibi, tokens)
         if self.config.rope is not None:
-            rope = angles(self.config.rope, self.config.head_width, positions(x, pad, past), x.dtype)
+            rope = angles(self.config.rope, self.config.head_width, at[:, past:], x.dtype)
         for i, block in enumerate(self.blocks):
             x = block(x, mask, rope, cache.slot(i) if cache is not None else None, source)
         if cache is not None:

@@ -8,9 +8,15 @@ from panmodal.checkpoints import names
 from panmodal.checkpoints.imagebind import TOWERS
 from panmodal.checkpoints.names import SPARE, To, settle, to_ours, to_theirs, under
 
-TABLES = {
-    name: table for name, table in vars(names).items() if isinstance(table, dict) and name.isupper() and name[0] != "_"
-} | {f"imagebind-{kind}": part.names for kind, (_, part) in TOWERS.items()}
+TABLES = (
+    {
+        name: table
+        for name, table in vars(names).items()
+        if isinstance(table, dict) and name.isupper() and name[0] != "_"
+    }
+    | {"GPT_NEOX": names.gpt_neox(4)}
+    | {f"imagebind-{kind}": part.names for kind, (_, part) in TOWERS.items()}
+)
 
 
 @pytest.mark.parametrize("table", TABLES)

@@ -54,6 +54,8 @@ CONFIGS = {
     "llama": dict(model_type="llama", **SPOKEN),
     "qwen3": dict(model_type="qwen3", num_key_value_heads=2, head_dim=8, **SPOKEN),
     "gpt2": dict(model_type="gpt2", n_embd=32, n_layer=2, n_head=4, vocab_size=344, n_positions=256),
+    "gpt_neox": dict(model_type="gpt_neox", rotary_pct=0.5, **{**SPOKEN, "tie_word_embeddings": False}),
+    "mpt": dict(model_type="mpt", d_model=32, n_layers=2, n_heads=4, vocab_size=344, max_seq_len=256),
     "opt": dict(model_type="opt", ffn_dim=64, word_embed_proj_dim=32, **SPOKEN),
     "idefics": dict(
         model_type="idefics",
@@ -136,5 +138,6 @@ SEERS = [
     "flamingo",
     "idefics",
 ]  # those that are shown pictures
-CHATS = ["llama", "qwen3", "gpt2", "opt", *SEERS]
+SPEAKERS = ["llama", "qwen3", "gpt2", "gpt_neox", "mpt", "opt"]
+CHATS = [*SPEAKERS, *SEERS]
 EMBEDDERS = ["clip", "siglip", "blip", "blip2-itm", "imagebind", "vit", "dinov2", "bert"]

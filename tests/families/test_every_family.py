@@ -19,7 +19,7 @@ from panmodal.generators.masks import ALL
 from panmodal.language import logits_of
 from panmodal.playground import caption, depth, make_scene, masks, render, sound
 from panmodal.training import Stage, train
-from tests.families.small import CHATS, EMBEDDERS, NAMES, SEERS, small
+from tests.families.small import CHATS, EMBEDDERS, NAMES, SEERS, SPEAKERS, small
 
 TEXTS = ["a red circle", "two blue stars and a green square"]
 
@@ -97,7 +97,7 @@ def output(family, name):
     if name == "bert":
         batch = family.processor.texts(TEXTS)
         return model(batch.ids, batch.pad)[batch.pad].flatten()
-    shown = [] if name in ("llama", "qwen3", "gpt2", "opt") else pictures[:1]
+    shown = [] if name in SPEAKERS else pictures[:1]
     batch = family.processor.batch([family.processor.encode([user(*shown, "how many?"), assistant("two")])])
     if name == "instructblip":  # of whose last words' feed-forward the queries see nothing
         asked = batch.instructions
@@ -142,7 +142,7 @@ def overfitted(name):
     objective = STAGES.get(name, "answers")
     rate, count = {"answers": (3e-3, 200), "blip": (3e-3, 150), "masks": (3e-3, 250)}.get(objective, (2e-3, 250))
     stage = Stage("four", objective, "", {"all": rate}, steps=count, batch=4, warmup=0.1)
-    four = Four(with_picture=objective != "answers" or name not in CHATS[:4])
+    four = Four(with_picture=objective != "answers" or name not in SPEAKERS)
     return family, [step.loss for step in train(family, four, stage)]
 
 

@@ -54,12 +54,19 @@ def tokens(rows: int = 2, length: int = 9, vocab: int = 90) -> torch.Tensor:
     return torch.randint(5, vocab, (rows, length), generator=torch.Generator().manual_seed(2))
 
 
+_NEOX = dict(max_position_embeddings=64, rotary_pct=0.5, eos_token_id=None)
 LANGUAGE_MODELS: dict[str, Any] = {
     "gpt2": lambda: tf.GPT2LMHeadModel(
         tf.GPT2Config(vocab_size=100, n_positions=64, n_embd=48, n_layer=3, n_head=4, eos_token_id=None)
     ),
     "opt": lambda: tf.OPTForCausalLM(_opt()),
     "opt-350m": lambda: tf.OPTForCausalLM(_opt(word_embed_proj_dim=32, do_layer_norm_before=False)),
+    "gpt_neox": lambda: tf.GPTNeoXForCausalLM(tf.GPTNeoXConfig(**{**TEXT, **_NEOX})),
+    "gpt_neox-in-turn": lambda: tf.GPTNeoXForCausalLM(
+        tf.GPTNeoXConfig(**{**TEXT, **_NEOX, "use_parallel_residual": False, "rotary_pct": 1.0, "rotary_emb_base": 500})
+    ),
+    "mpt": lambda: tf.MptForCausalLM(_mpt(4)),
+    "mpt-6-heads": lambda: tf.MptForCausalLM(_mpt(6)),
     "llama": lambda: tf.LlamaForCausalLM(_llama(tf.LlamaConfig)),
     "llama-tied": lambda: tf.LlamaForCausalLM(_llama(tf.LlamaConfig, tie_word_embeddings=True)),
     "llama-linear-rope": lambda: tf.LlamaForCausalLM(
@@ -96,6 +103,17 @@ def _llama(kind: Any, **more: Any) -> Any:
             "bos_token_id": 1,
             **more,
         }
+    )
+
+
+def _mpt(heads: int) -> Any:
+    return tf.MptConfig(
+        vocab_size=100,
+        d_model=48,
+        n_layers=3,
+        n_heads=heads,
+        max_seq_len=64,
+        eos_token_id=None,
     )
 
 

@@ -15,7 +15,7 @@ import panmodal as pm
 from panmodal.data.pictures import ImageTransform
 from panmodal.generate import Sampling, generate
 from panmodal.playground.speech import tokenizer
-from tests.parity.reference import TEXT, VISION, close, load, pictures, tokens, write
+from tests.parity.reference import VISION, close, load, pictures, tokens, write
 
 IMAGE = 101  # after 100 words: one that goes around pictures, and one that stands for them
 LM = dict(
@@ -212,8 +212,10 @@ def gated(w: dict, at: str, y: torch.Tensor, media: torch.Tensor, seen: torch.Te
     return y + w[at + "ff_gate"].tanh() * feed_forward(w, at + "ff.", y)
 
 
-def open_flamingo(width: int, dim: int, layers: list[int], form: str, words: int) -> dict[str, torch.Tensor]:
-    """Random tensors under the names of the authors' files."""
+def open_flamingo(
+    width: int, dim: int, layers: list[int], form: str, words: int, tables: tuple[str, ...] = ("model.embed_tokens",)
+) -> dict[str, torch.Tensor]:
+    """Random tensors under the names of the authors' files; `tables` are of words."""
     torch.manual_seed(3)
     new = lambda *shape: torch.randn(shape) * 0.2  # noqa: E731
     weigh = lambda at, d: {f"{at}.weight": 1 + new(d), f"{at}.bias": new(d)}  # noqa: E731
@@ -240,53 +242,93 @@ def open_flamingo(width: int, dim: int, layers: list[int], form: str, words: int
         w |= weigh(at + "attn.norm", dim) | {at + "attn_gate": 0.5 + new(1), at + "ff_gate": 0.5 + new(1)}
         attention(at + "attn.", dim, width)
         mlp(at + "ff.", dim)
-    w["lang_encoder.model.embed_tokens.weight"] = new(words, dim)
-    return w
+    return w | {f"lang_encoder.{table}.weight": new(words, dim) for table in tables}
 
 
 FORMS = ("model.layers.{}.gated_cross_attn_layer.", "gated_cross_attn_layers.{}.")
+SPOKEN = dict(hidden_size=32, num_hidden_layers=4, num_attention_heads=4, intermediate_size=96, vocab_size=344)
+NEOX = dict(**SPOKEN, max_position_embeddings=128, eos_token_id=None)
+# The language model, its layers, its tables of words that a checkpoint has, what else the file may say of a layer
+LANGUAGES = {
+    "llama": (
+        lambda: tf.LlamaForCausalLM(
+            tf.LlamaConfig(**SPOKEN, max_position_embeddings=128, tie_word_embeddings=True, eos_token_id=None)
+        ),
+        "model.layers",
+        ("model.embed_tokens",),
+        ("self_attn.rotary_emb.inv_freq",),
+    ),
+    "mpt": (
+        lambda: tf.MptForCausalLM(
+            tf.MptConfig(d_model=32, n_layers=4, n_heads=4, max_seq_len=128, vocab_size=344, eos_token_id=None)
+        ),
+        "transformer.blocks",
+        ("transformer.wte",),
+        (),
+    ),
+    "gpt_neox": (
+        lambda: tf.GPTNeoXForCausalLM(tf.GPTNeoXConfig(**NEOX)),
+        "gpt_neox.layers",
+        ("gpt_neox.embed_in", "embed_out"),
+        ("attention.bias", "attention.masked_bias", "attention.rotary_emb.inv_freq"),
+    ),
+    "gpt_neox-in-turn": (  # as RedPajama's
+        lambda: tf.GPTNeoXForCausalLM(tf.GPTNeoXConfig(**NEOX, use_parallel_residual=False, rotary_pct=1.0)),
+        "gpt_neox.layers",
+        ("gpt_neox.embed_in", "embed_out"),
+        (),
+    ),
+}
 
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory):
-    """A CLIP image tower and a LLaMA, in the reference's files, with the playground's tokenizer."""
-    seen, spoken = tmp_path_factory.mktemp("clip"), tmp_path_factory.mktemp("llama")
+    """A CLIP image tower and language models, in the reference's files, with the playground's tokenizer."""
+    seen, spoken = tmp_path_factory.mktemp("clip"), {}
     clip = write(tf.CLIPVisionModel(tf.CLIPVisionConfig(**VISION)), seen)
     (seen / "preprocessor_config.json").write_text(
         json.dumps({"image_processor_type": "SiglipImageProcessor", "size": {"height": 32, "width": 32}})
     )
-    settings = {**TEXT, "vocab_size": 344, "num_hidden_layers": 4, "hidden_size": 32, "max_position_embeddings": 128}
-    llama = write(tf.LlamaForCausalLM(tf.LlamaConfig(**settings, tie_word_embeddings=True, eos_token_id=None)), spoken)
-    for name, content in tokenizer().to_files().items():
-        (spoken / name).write_bytes(content)
-    return (seen, clip), (spoken, llama)
+    for kind, (make, *_) in LANGUAGES.items():
+        folder = tmp_path_factory.mktemp(kind)
+        spoken[kind] = folder, write(make(), folder)
+        for name, content in tokenizer().to_files().items():
+            (folder / name).write_bytes(content)
+    return (seen, clip), spoken
 
 
-def compose(parts, checkpoint, **options):
-    (seen, _), (spoken, _) = parts
-    return pm.flamingo(load(seen), load(spoken), checkpoint, **{"allow_pickle": True, "every": 2, **options})
+def compose(parts, checkpoint, kind="llama", **options):
+    (seen, _), spoken = parts
+    return pm.flamingo(load(seen), load(spoken[kind][0]), checkpoint, **{"allow_pickle": True, "every": 2, **options})
 
 
-@pytest.fixture(params=[*FORMS, "every", "trained"], scope="module")
+@pytest.fixture(params=[*FORMS, "every", "trained", *(kind for kind in LANGUAGES if kind != "llama")], scope="module")
 def opened(request, parts, tmp_path_factory):
-    """Ours from a `checkpoint.pt`, its tensors, and every how many layers there is a gate."""
+    """Ours from a `checkpoint.pt`, its tensors, the layers with a gate before them, the gates' name, and the kind of
+    language model."""
     every = 1 if request.param == "every" else 2
     layers = list(range(every - 1, 4, every))
-    w = open_flamingo(48, 32, layers, request.param if "{" in request.param else FORMS[0], 345)
-    content = w
+    kind = request.param if request.param in LANGUAGES else "llama"
+    _, blocks, tables, buffers = LANGUAGES[kind]
+    form = request.param if "{" in request.param else blocks + ".{}.gated_cross_attn_layer."
+    w = open_flamingo(48, 32, layers, form, 345, tables)
+    content = w | {f"lang_encoder.{blocks}.0.decoder_layer.{name}": torch.ones(3) for name in buffers}
     if request.param == "trained":  # with the optimiser's state, from several machines
-        content = {"epoch": 1, "model_state_dict": {f"module.{k}": t for k, t in w.items()}}
+        content = {"epoch": 1, "model_state_dict": {f"module.{k}": t for k, t in content.items()}}
     file = tmp_path_factory.mktemp("open") / "checkpoint.pt"
     torch.save(content, file)
-    return compose(parts, file, every=every), w, layers, request.param if "{" in request.param else FORMS[0]
+    return compose(parts, file, kind, every=every), w, layers, form, kind
 
 
 def reference_logits(parts, opened, ids, images):
-    (_, clip), (_, llama) = parts
-    _, w, layers, form = opened
+    (_, clip), spoken = parts
+    _, w, layers, form, kind = opened
+    _, blocks, tables, _ = LANGUAGES[kind]
+    language = spoken[kind][1]
     with torch.no_grad():
-        llama.resize_token_embeddings(345)
-        llama.get_input_embeddings().weight.copy_(w["lang_encoder.model.embed_tokens.weight"])
+        language.resize_token_embeddings(345)
+        for table, held in zip(tables, (language.get_input_embeddings(), language.get_output_embeddings())):  # noqa: B905
+            held.weight.copy_(w[f"lang_encoder.{table}.weight"])
         features = resample(w, clip(images).last_hidden_state[:, 1:])  # [N, 64, 48]
     token = tokenizer().id_of("<image>")
     shown = (ids == token).cumsum(1)
@@ -302,9 +344,9 @@ def reference_logits(parts, opened, ids, images):
     for layer in layers:
         at = "lang_encoder." + form.format(layer)
         before = lambda _, args, at=at: (gated(w, at, args[0], media, seen), *args[1:])  # noqa: E731
-        hooks.append(llama.model.layers[layer].register_forward_pre_hook(before))
+        hooks.append(language.get_submodule(blocks)[layer].register_forward_pre_hook(before))
     with torch.no_grad():
-        logits = llama(ids).logits
+        logits = language(ids).logits
     for hook in hooks:
         hook.remove()
     return logits

@@ -4,8 +4,11 @@ import json
 
 import pytest
 import torch
+from transformers.models.mpt.modeling_mpt import build_mpt_alibi_tensor
 
 import panmodal as pm
+from panmodal.checkpoints.language import LANGUAGE_MODELS as LANGUAGE_PARTS
+from panmodal.embeddings import Rope, alibi
 from panmodal.generate import Sampling, generate
 from tests.parity.reference import LANGUAGE_MODELS, close, load, tokens, write
 
@@ -62,6 +65,49 @@ def test_generation(pair, beams):
     out = list(generate(ours, ids, ours.embed.words(ids), sampling))
     expected = theirs.generate(ids, max_new_tokens=32, num_beams=beams, do_sample=False, pad_token_id=0)
     assert torch.stack(out, 1).tolist() == expected[:, 6:].tolist()
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"rotary_pct": 0.5, "rotary_emb_base": 500},  # as published
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 500, "partial_rotary_factor": 0.5}},
+    ],
+)
+def test_either_form_of_partial_rotary_positions(told):
+    shape = dict(hidden_size=32, num_attention_heads=4, num_hidden_layers=1, intermediate_size=64, vocab_size=9)
+    assert LANGUAGE_PARTS["gpt_neox"].build({**shape, **told}).body.config.rope == Rope(500, share=0.5)
+
+
+@pytest.mark.parametrize(("heads", "steepness"), [(4, 8), (6, 16), (7, 8)])
+def test_distances_weigh_as_published(heads, steepness):
+    """The reference's function; its model knows of 8 alone. Its numbers differ by one for each row, which softmax
+    does not see."""
+    expected = build_mpt_alibi_tensor(heads, 9, steepness)  # [H, 1, 9]
+    ours = alibi("causal", torch.arange(9)[None], heads, steepness, tokens=3)
+    for i, token in enumerate((6, 7, 8)):
+        row = slice(token + 1)
+        close(ours[0, :, i, row] - ours[0, :, i, :1], expected[:, 0, row] - expected[:, 0, :1])
+        assert ours[0, :, i, token + 1 :].eq(-torch.inf).all()
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"attn_config": {"qk_ln": True}}, "qk_ln=True; panmodal reads False only"),
+        ({"attn_config": {"alibi": False}}, "alibi=False"),
+        ({"attn_config": {"clip_qkv": 6}}, "clip_qkv=6"),
+        ({"attn_config": {"softmax_scale": 0.1}}, "softmax_scale=0.1"),
+        ({"attn_config": {"attn_type": "multiquery_attention"}}, "attn_type='multiquery_attention'"),
+        ({"attn_config": {"prefix_lm": True}}, "prefix_lm=True"),
+        ({"no_bias": False}, "no_bias=False"),
+        ({"logit_scale": 0.5}, "logit_scale=0.5"),
+        ({"norm_type": "rmsnorm"}, "norm_type='rmsnorm'"),
+    ],
+)
+def test_an_mpt_that_is_not_read(changed, told):
+    with pytest.raises(pm.CheckpointError, match=told):
+        LANGUAGE_PARTS["mpt"].build(changed)
 
 
 def test_a_real_trained_model_goes_on_as_published(fixtures):

@@ -40,7 +40,7 @@ def onevision_model(limit):
             vision_config={"model_type": "siglip_vision_model", **VISION, "vision_use_head": False},
             text_config={"model_type": "qwen2", **LM, "eos_token_id": None},
             image_token_index=IMAGE,
-            video_token_index=IMAGE + 1,
+            video_token_index=399,  # no word
             image_grid_pinpoints=GRIDS,
             vision_aspect_ratio=f"anyres_max_{limit}",
         )

@@ -12,8 +12,9 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from panmodal.checkpoints.hub import locate
+from panmodal.checkpoints.language import LANGUAGE_MODELS
 from panmodal.checkpoints.names import CLIP_IMAGE, LLAMA, SPARE, Names, To, under
-from panmodal.checkpoints.parts import IMAGE_ENCODERS, LANGUAGE_MODELS, Config, find_part, only
+from panmodal.checkpoints.parts import IMAGE_ENCODERS, Config, find_part, only
 from panmodal.checkpoints.store import read_pickle
 from panmodal.connectors.gated import GatedLayer, add_gates
 from panmodal.connectors.resampler import Resampler
@@ -118,7 +119,8 @@ def new_parts(config: Config, seen: int, blocks: TransformerConfig) -> tuple[Res
 
 def read_checkpoint_pt(name: str | os.PathLike[str], every: int, allow_pickle: bool) -> dict[str, Tensor]:
     """The tensors of an OpenFlamingo `checkpoint.pt`, a file, or in a folder or a repository on the hub, by the names
-    of our layout: those of the gates are told by number, not by block."""
+    of our layout: those of the gates are told by number, not by block, and what else a block holds (masks of old
+    versions of its language model) has the language model's own name."""
     path = Path(name).expanduser()
     if not path.is_file():
         path = locate(name, allow_pickle) / "checkpoint.pt"
@@ -128,7 +130,7 @@ def read_checkpoint_pt(name: str | os.PathLike[str], every: int, allow_pickle: b
         raise CheckpointError(f"{path} is not OpenFlamingo's: it holds more than tensors by name")
     found: dict[str, Tensor] = {}
     for theirs, tensor in content.items():
-        ours = theirs.removeprefix("module.")
+        ours = theirs.removeprefix("module.").replace(".decoder_layer.", ".")
         gate = _GATE.match(ours)
         if gate:
             layer = int(gate[1] or gate[2])

@@ -9,7 +9,7 @@ SPARE for tensors that the library does not use but writes back.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 
@@ -20,6 +20,7 @@ class To:
     names: tuple[str, ...]
     transposed: bool = False  # the file has [in, out]
     ones: int = 0  # the file has this many leading axes of length one
+    groups: int = 1  # the file has the several by turns: in this many groups of rows, in each a share of every one
 
 
 SPARE = To(())
@@ -80,6 +81,37 @@ OPT: Names = {
     "lm_head": "head",
 }
 
+MPT: Names = {
+    "[transformer.]wte": "embed.vectors",
+    "[transformer.]blocks.{}.norm_1": "body.blocks.{}.attn_norm",
+    "[transformer.]blocks.{}.attn.Wqkv": qkv("body.blocks.{{}}.attn.{}"),
+    "[transformer.]blocks.{}.attn.out_proj": "body.blocks.{}.attn.out",
+    "[transformer.]blocks.{}.norm_2": "body.blocks.{}.mlp_norm",
+    "[transformer.]blocks.{}.ffn.up_proj": "body.blocks.{}.mlp.up",
+    "[transformer.]blocks.{}.ffn.down_proj": "body.blocks.{}.mlp.down",
+    "[transformer.]norm_f": "body.norm",
+    "lm_head": "head",
+}
+
+
+def gpt_neox(heads: int) -> Names:
+    """Queries, keys and values are published head by head."""
+    return {
+        "gpt_neox.embed_in": "embed.vectors",
+        "gpt_neox.layers.{}.input_layernorm": "body.blocks.{}.attn_norm",
+        "gpt_neox.layers.{}.attention.query_key_value": replace(qkv("body.blocks.{{}}.attn.{}"), groups=heads),
+        "gpt_neox.layers.{}.attention.dense": "body.blocks.{}.attn.out",
+        "gpt_neox.layers.{}.attention.bias": SPARE,
+        "gpt_neox.layers.{}.attention.masked_bias": SPARE,
+        "gpt_neox.layers.{}.attention.rotary_emb.inv_freq": SPARE,
+        "gpt_neox.layers.{}.post_attention_layernorm": "body.blocks.{}.mlp_norm",
+        "gpt_neox.layers.{}.mlp.dense_h_to_4h": "body.blocks.{}.mlp.up",
+        "gpt_neox.layers.{}.mlp.dense_4h_to_h": "body.blocks.{}.mlp.down",
+        "gpt_neox.final_layer_norm": "body.norm",
+        "embed_out": "head",
+    }
+
+
 BERT: Names = {
     "[bert.]embeddings.word_embeddings": "embed.vectors",
     "[bert.]embeddings.position_embeddings": "embed.positions",
@@ -121,7 +153,7 @@ def under(prefix: str, names: Names, ours: str = "") -> Names:
     def move(to: str | To) -> str | To:
         if isinstance(to, str):
             return ours + to
-        return To(tuple(ours + name for name in to.names), to.transposed, to.ones)
+        return replace(to, names=tuple(ours + name for name in to.names))
 
     return {prefix + theirs: move(to) for theirs, to in names.items()}
 
@@ -240,7 +272,8 @@ def to_ours(name: str, names: Names) -> To | None:
         if module in names:
             leaf = {"gamma": "weight", "beta": "bias"}.get(leaf, leaf)  # as the oldest BERT files call them
             to = _numbers_in(names[module], numbers)
-            return To(tuple(f"{ours}.{leaf}" for ours in to.names), to.transposed and leaf == "weight", to.ones)
+            turned = to.transposed and leaf == "weight"
+            return replace(to, names=tuple(f"{ours}.{leaf}" for ours in to.names), transposed=turned)
     return None
 
 
@@ -282,4 +315,4 @@ def _numbers_out(name: str) -> Iterator[tuple[str, list[str]]]:
 def _numbers_in(to: str | To, numbers: list[str]) -> To:
     if isinstance(to, str):
         to = To((to,))
-    return To(tuple(name.format(*numbers) for name in to.names), to.transposed, to.ones)
+    return replace(to, names=tuple(name.format(*numbers) for name in to.names))

@@ -1,4 +1,4 @@
-"""Config readers: what a published `config.json` says of a tower or a language model -> the module.
+"""Config readers: what a published `config.json` says of a tower -> the module; language models are in `language.py`.
 
 A reader raises CheckpointError for a setting that it would otherwise have to ignore.
 """
@@ -13,11 +13,10 @@ from torch import nn
 
 from panmodal.checkpoints import names
 from panmodal.checkpoints.names import Names
-from panmodal.embeddings import PatchEmbedding, Rope, TokenEmbedding
+from panmodal.embeddings import PatchEmbedding, TokenEmbedding
 from panmodal.encoders.image import AttentionPool, FirstToken, ImageEncoder, ScaledBlock
 from panmodal.encoders.text import TextEncoder
 from panmodal.errors import CheckpointError, suggest
-from panmodal.language import LanguageModel
 from panmodal.transformer import TransformerConfig
 
 Config = Mapping[str, Any]
@@ -25,6 +24,7 @@ M = TypeVar("M", bound=nn.Module)
 
 ACTIVATION_NAMES = {
     "gelu": "gelu",
+    "gelu_fast": "gelu_tanh",
     "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
     "quick_gelu": "quick_gelu",
@@ -67,26 +67,6 @@ def activation(name: str) -> str:
     if name not in ACTIVATION_NAMES:
         raise CheckpointError(f"config.json names the activation {name!r}{suggest(name, ACTIVATION_NAMES)}")
     return ACTIVATION_NAMES[name]
-
-
-def rope(config: Config) -> Rope:
-    """Rotary settings, in the form of either generation of config.json."""
-    scaling = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    kind = scaling.get("rope_type", scaling.get("type", "default"))
-    theta = float(scaling.get("rope_theta") or config.get("rope_theta") or 10000.0)
-    if kind == "default":
-        return Rope(theta)
-    if kind == "linear":
-        return Rope(theta, factor=scaling["factor"])
-    if kind == "llama3":
-        return Rope(
-            theta,
-            scaling["factor"],
-            scaling["low_freq_factor"],
-            scaling["high_freq_factor"],
-            scaling["original_max_position_embeddings"],
-        )
-    raise CheckpointError(f"config.json has rotary scaling {kind!r}; panmodal reads default, linear and llama3")
 
 
 def blocks(c: Config, **switches: Any) -> TransformerConfig:
@@ -155,64 +135,6 @@ def _bert(c: Config) -> TextEncoder:
     return TextEncoder(embed, trunk, "mean")
 
 
-def _gpt2(c: Config) -> LanguageModel:
-    only(c, scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False, add_cross_attention=False)
-    blocks = TransformerConfig(
-        dim=c["n_embd"],
-        depth=c["n_layer"],
-        heads=c["n_head"],
-        mlp_dim=c["n_inner"],
-        activation=activation(c["activation_function"]),
-        norm_eps=c["layer_norm_epsilon"],
-        causal=True,
-    )
-    embed = TokenEmbedding(c["vocab_size"], blocks.dim, c["n_positions"])
-    return LanguageModel(embed, blocks, c["n_positions"], c["tie_word_embeddings"])
-
-
-def _opt(c: Config) -> LanguageModel:
-    only(c, enable_bias=True, layer_norm_elementwise_affine=True, _remove_final_layer_norm=False)
-    c = {**c, "intermediate_size": c["ffn_dim"], "hidden_act": c["activation_function"]}
-    before = c["do_layer_norm_before"]
-    trunk = blocks(c, norm_eps=1e-5, pre_norm=before, final_norm=before, causal=True)
-    context = c["max_position_embeddings"]
-    embed = TokenEmbedding(c["vocab_size"], trunk.dim, context, offset=2, word_dim=c["word_embed_proj_dim"])
-    return LanguageModel(embed, trunk, context, c["tie_word_embeddings"])
-
-
-def _llama(c: Config, **switches: Any) -> LanguageModel:
-    switches = {"qkv_bias": False, "window": None, **switches}
-    trunk = blocks(
-        c,
-        kv_heads=c["num_key_value_heads"],
-        head_dim=c["head_dim"],
-        gated=True,
-        norm="rms",
-        norm_eps=c["rms_norm_eps"],
-        bias=False,
-        causal=True,
-        rope=rope(c),
-        **switches,
-    )
-    embed = TokenEmbedding(c["vocab_size"], trunk.dim)
-    return LanguageModel(embed, trunk, c["max_position_embeddings"], c["tie_word_embeddings"])
-
-
-def _plain_llama(c: Config) -> LanguageModel:
-    only(c, attention_bias=False, mlp_bias=False)
-    return _llama(c)
-
-
-def _qwen2(c: Config) -> LanguageModel:
-    only(c, use_sliding_window=False)
-    return _llama(c, qkv_bias=True)
-
-
-def _qwen3(c: Config) -> LanguageModel:
-    only(c, use_sliding_window=False, attention_bias=False)
-    return _llama(c, qk_norm=True)
-
-
 _CLIP = {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5, "num_hidden_layers": 12}
 _SIGLIP = {
     "hidden_size": 768,
@@ -231,18 +153,6 @@ _VIT = {
     "hidden_act": "gelu",
     "qkv_bias": True,
 }
-_LLAMA = {
-    "hidden_size": 4096,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": None,
-    "head_dim": None,
-    "hidden_act": "silu",
-    "rms_norm_eps": 1e-6,
-    "tie_word_embeddings": False,
-}
-_QWEN = {**_LLAMA, "vocab_size": 151936, "intermediate_size": 22016, "max_position_embeddings": 32768}
-
 IMAGE_ENCODERS: dict[str, Part[ImageEncoder]] = {
     "clip_vision_model": Part(
         {
@@ -299,57 +209,4 @@ TEXT_ENCODERS: dict[str, Part[TextEncoder]] = {
         _bert,
         names.BERT,
     ),
-}
-
-LANGUAGE_MODELS: dict[str, Part[LanguageModel]] = {
-    "gpt2": Part(
-        {
-            "vocab_size": 50257,
-            "n_positions": 1024,
-            "n_embd": 768,
-            "n_layer": 12,
-            "n_head": 12,
-            "n_inner": None,
-            "activation_function": "gelu_new",
-            "layer_norm_epsilon": 1e-5,
-            "tie_word_embeddings": True,
-        },
-        _gpt2,
-        names.GPT2,
-    ),
-    "opt": Part(
-        {
-            "vocab_size": 50272,
-            "hidden_size": 768,
-            "num_hidden_layers": 12,
-            "num_attention_heads": 12,
-            "ffn_dim": 3072,
-            "max_position_embeddings": 2048,
-            "activation_function": "relu",
-            "do_layer_norm_before": True,
-            "word_embed_proj_dim": None,
-            "tie_word_embeddings": True,
-        },
-        _opt,
-        names.OPT,
-    ),
-    "llama": Part(
-        {**_LLAMA, "vocab_size": 32000, "intermediate_size": 11008, "max_position_embeddings": 2048},
-        _plain_llama,
-        names.LLAMA,
-    ),
-    "mistral": Part(
-        {
-            **_LLAMA,
-            "vocab_size": 32000,
-            "intermediate_size": 14336,
-            "num_key_value_heads": 8,
-            "max_position_embeddings": 4096 * 32,
-            "sliding_window": 4096,
-        },
-        lambda c: _llama(c, window=c["sliding_window"]),
-        names.LLAMA,
-    ),
-    "qwen2": Part({**_QWEN, "num_key_value_heads": 32}, _qwen2, names.LLAMA),
-    "qwen3": Part({**_QWEN, "num_key_value_heads": 32, "head_dim": 128}, _qwen3, names.LLAMA),
 }

@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from panmodal.checkpoints.names import Names, settle, to_ours, to_theirs
+from panmodal.checkpoints.names import Names, To, settle, to_ours, to_theirs
 from panmodal.errors import CheckpointError
 from panmodal.language import LanguageModel
 
@@ -43,6 +43,7 @@ TOKENIZER_FILES = (
 SIDECARS = (
     *TOKENIZER_FILES,
     "preprocessor_config.json",
+    "video_preprocessor_config.json",
     "processor_config.json",
     "chat_template.jinja",
     "chat_template.json",
@@ -95,6 +96,12 @@ class Checkpoint:
     @property
     def image_processor(self) -> dict[str, Any]:
         return self.json("preprocessor_config.json") or self.json("processor_config.json").get("image_processor", {})
+
+    @property
+    def video_processor(self) -> dict[str, Any]:
+        """Where files say nothing of videos of their own, they are seen as pictures are."""
+        own = self.json("video_preprocessor_config.json") or self.json("processor_config.json").get("video_processor")
+        return own or self.image_processor
 
 
 @dataclass(frozen=True)
@@ -225,7 +232,7 @@ def load_weights(
                 continue
             whole = tensor.read().to(dtype)[(0,) * to.ones]
             whole = whole.T if to.transposed else whole
-            pieces = whole.chunk(len(to.names)) if len(to.names) > 1 else [whole]
+            pieces = _split(whole, to) if len(to.names) > 1 else [whole]
             filled |= zip(to.names, pieces, strict=True)
     missing = [name for name in wanted if name not in filled]
     for published, to in to_theirs(missing, names).items():
@@ -248,12 +255,22 @@ def published_weights(module: nn.Module, checkpoint: Checkpoint) -> dict[str, Te
     out: dict[str, Tensor] = {}
     written: set[str] = set()
     for published, to in to_theirs(ours, checkpoint.names).items():
-        whole = torch.cat([ours[name] for name in to.names]) if len(to.names) > 1 else ours[to.names[0]]
+        whole = _joined([ours[name] for name in to.names], to) if len(to.names) > 1 else ours[to.names[0]]
         whole = whole.T if to.transposed else whole
         whole = whole[(None,) * to.ones].contiguous()
         out[published] = whole.clone() if written.issuperset(to.names) else whole  # files hold no tensor twice
         written.update(to.names)
     return out | {name: tensor for name, tensor in checkpoint.spare.items() if name not in out}
+
+
+def _split(whole: Tensor, to: To) -> list[Tensor]:
+    """Several of our tensors from the rows of a published one, and `_joined` back."""
+    rows = whole.reshape(to.groups, len(to.names), -1, *whole.shape[1:])
+    return [part.flatten(0, 1) for part in rows.unbind(1)]
+
+
+def _joined(parts: list[Tensor], to: To) -> Tensor:
+    return torch.stack([part.reshape(to.groups, -1, *part.shape[1:]) for part in parts], 1).flatten(0, 2)
 
 
 def _published_shape(shapes: list[torch.Size], transposed: bool, ones: int) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""`panmodal ask`: a question about a picture, or about each of many."""
+"""`panmodal ask`: a question about a picture or a video, or about each of many."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from panmodal.cli.shared import AllowPickle, Device, Json, load_model, model_option, pictures, print_json
+from panmodal.cli.shared import AllowPickle, Device, Json, load_model, media, model_option, print_json
 from panmodal.errors import InputError
 
 NAME = "ask"
@@ -17,10 +17,11 @@ EXAMPLE = 'panmodal ask examples/scene.png "How many red circles are there?"'
 
 def run(
     inputs: Annotated[
-        list[str], typer.Argument(help="Pictures, folders or - , and last the question; or a .jsonl of conversations.")
+        list[str],
+        typer.Argument(help="Pictures, videos, folders or -, and last the question; or a .jsonl of conversations."),
     ],
     model: str = model_option("tiny/chat"),
-    together: Annotated[bool, typer.Option("--together", help="Show all pictures at once, as one question.")] = False,
+    together: Annotated[bool, typer.Option("--together", help="Show all of them at once, as one question.")] = False,
     max_tokens: Annotated[int, typer.Option(help="The longest answer, in tokens.")] = 256,
     temperature: Annotated[float, typer.Option(help="0: the likeliest answer; more: more varied ones.")] = 0.0,
     seed: Annotated[int | None, typer.Option(help="Makes varied answers repeatable.")] = None,
@@ -29,16 +30,16 @@ def run(
     allow_pickle: AllowPickle = False,
     json: Json = False,
 ) -> None:
-    """Ask a question about a picture, or the same about each of several.
+    """Ask a question about a picture, or a video if the model takes them, or the same about each of several.
 
     A file of conversations (one JSON object a line, `{"messages": […]}`) is answered line by line.
     """
     from panmodal.cli.hint import hint
-    from panmodal.data.sample import user
+    from panmodal.data.sample import Image, user
 
     conversations = inputs[0].endswith((".jsonl", ".json")) and len(inputs) == 1
     if len(inputs) < 2 and not conversations:
-        raise InputError("give one or more pictures and then the question")
+        raise InputError("give one or more pictures or videos and then the question")
     chat = load_model(model, "reply", device, allow_pickle)
     options: dict[str, Any] = {
         "max_tokens": max_tokens,
@@ -50,16 +51,16 @@ def run(
         _answer_file(chat, Path(inputs[0]), options, json)
         return
     *places, question = inputs
-    shown = list(pictures(places))
+    shown = list(media(places, chat.takes))
     groups = [shown] if together else [[one] for one in shown]
     for group in groups:
         names = [name for name, _ in group]
-        reply = chat.reply([user(*(image for _, image in group), question)], **options)
+        reply = chat.reply([user(*(medium for _, medium in group), question)], **options)
         if json:
             print_json({"model": model, "images": names, "question": question, "answer": reply.text})
         else:
             print(reply.text if len(groups) == 1 else f"{', '.join(names)}: {reply.text}", flush=True)
-        hint(model, [image for _, image in group])
+        hint(model, [medium for _, medium in group if isinstance(medium, Image)])
 
 
 def _answer_file(chat: Any, path: Path, options: dict[str, Any], json: bool) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from panmodal.cache import Slot, Source
 from panmodal.embeddings import Angles
 from panmodal.errors import InputError
-from panmodal.language import LanguageModel
+from panmodal.language import LanguageModel, ParallelBlock
 from panmodal.transformer import MLP, Attention, Block, Mask, Transformer, TransformerConfig
 
 
@@ -48,20 +48,28 @@ class GatedBlock(Block):
         return super().forward(self.gate(x, source), mask, rope, slot)
 
 
+class GatedParallelBlock(GatedBlock, ParallelBlock):
+    """The same before a `ParallelBlock`."""
+
+
+GATED = {Block: GatedBlock, ParallelBlock: GatedParallelBlock}
+
+
 def add_gates(language: LanguageModel, gates: nn.ModuleList, every: int, first: int) -> None:
     """Puts the gates before the blocks `first`, `first + every`, … of a language model, whose blocks are made
     anew. Raises InputError unless there is a gate for each of these."""
-    config = language.body.config
+    config, kind = language.body.config, language.body.blocks[0]
+    plain = ParallelBlock if isinstance(kind, ParallelBlock) else Block
     places = {layer: i for i, layer in enumerate(range(first, config.depth, every))}
     if len(places) != len(gates) or not gates:
         raise InputError(f"{config.depth} blocks, a gate before every {every}, need {len(places)}, not {len(gates)}")
 
     def block(config: TransformerConfig, layer: int) -> Block:
         if layer not in places:
-            return Block(config, layer)
+            return plain(config, layer)
         gate = gates[places[layer]]
         assert isinstance(gate, GatedLayer)
-        return GatedBlock(config, layer, gate)
+        return GATED[plain](config, layer, gate)
 
     language.body = Transformer(config, block)
 

@@ -1,7 +1,8 @@
-"""The vectors of a picture and its tiles, in the order in which a language model reads them."""
+"""The vectors of a picture and its tiles, or of a video's frames, in the order in which a language model reads them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -23,6 +24,16 @@ class Tiles(nn.Module):
         plans = [self.tiling.plan(size) for size in sizes]
         parts = torch.split(vectors, [1 + p.tiles[0] * p.tiles[1] for p in plans])
         return torch.cat([self._one(part, *plan) for part, plan in zip(parts, plans, strict=True)])
+
+    def video(self, vectors: Tensor) -> Tensor:
+        """Vectors [videos, frames, side^2, D] -> [videos, V, D]: each frame shrunk to half the side, rounded up, and
+        the learned vector at the end of all."""
+        side, half = self.tiling.side, math.ceil(self.tiling.side / 2)
+        x = vectors.flatten(0, 1).transpose(1, 2)
+        x = x.view(len(x), -1, side, side)  # [all frames, D, side, side]
+        x = F.interpolate(x, (half, half), mode="bilinear").flatten(2).transpose(1, 2)
+        x = x.reshape(len(vectors), -1, x.shape[-1])  # [videos, frames * half^2, D]
+        return torch.cat([x, self.newline.to(x).expand(len(x), 1, -1)], dim=1)
 
     def _one(self, vectors: Tensor, tiles: Size, kept: Size, grid: Size) -> Tensor:
         if tiles == (0, 0):

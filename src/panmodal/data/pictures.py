@@ -116,8 +116,9 @@ class ImageTransform:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> ImageTransform:
-        """Reads a published `preprocessor_config.json`."""
-        kind = str(config.get("image_processor_type", config.get("feature_extractor_type", "")))
+        """Reads a published `preprocessor_config.json`, or `video_preprocessor_config.json` for frames."""
+        named = ("image_processor_type", "video_processor_type", "feature_extractor_type")
+        kind = str(next((config[name] for name in named if name in config), ""))
         defaults = next((d for word, d in _DEFAULTS.items() if kind.startswith(word)), {})
         c = {**defaults, **config}
         crops = bool(c.get("do_center_crop", False))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from panmodal.data.media import Medium
+from panmodal.data.media import Medium, Video
 from panmodal.data.pictures import ImageTransform
 from panmodal.data.sample import Batch, Image, Message
 from panmodal.data.template import ChatTemplate
@@ -22,18 +22,23 @@ IGNORED = -100  # the label of a token that is not to be learned
 
 @dataclass(frozen=True)
 class Encoded:
-    """One conversation: ids with every placeholder expanded, which of them to learn, its pictures, the number
-    of vectors that each fills, and the size by which it is cut into tiles, 0 x 0 if it is not."""
+    """One conversation: ids with every placeholder expanded, which of them to learn, its pictures and videos in
+    the order of their places, the number of vectors that each fills, and the size by which it is cut into tiles,
+    0 x 0 if it is not."""
 
     ids: list[int]
     learned: list[bool]
-    images: list[Image]
+    media: list[Medium]
     vectors: list[int]
     sizes: list[Size]
 
     @property
-    def shown(self) -> list[tuple[Image, Size]]:
-        return list(zip(self.images, self.sizes, strict=True))
+    def images(self) -> list[Image]:
+        return [medium for medium in self.media if isinstance(medium, Image)]
+
+    @property
+    def shown(self) -> list[tuple[Medium, Size]]:
+        return list(zip(self.media, self.sizes, strict=True))
 
     @property
     def labels(self) -> list[int]:
@@ -45,8 +50,8 @@ class Processor:
 
     `context` is the longest text or conversation in tokens; `fixed` pads texts to just that
     (SigLIP); `image_token` is the placeholder's id, which every picture fills `image_vectors` times, or,
-    where it is cut into tiles, as often as `tiling` says; `media` makes numbers of the other media that the
-    model takes, by kind.
+    where it is cut into tiles, as often as `tiling` says; `video_token` and `video_vectors` are those of videos,
+    for models that converse about them; `media` makes numbers of the other media that the model takes, by kind.
     """
 
     def __init__(
@@ -60,11 +65,15 @@ class Processor:
         image_token: int | None = None,
         image_vectors: int = 0,
         tiling: Tiling | None = None,
+        video_token: int | None = None,
+        video_vectors: int = 0,
         media: Mapping[str, Callable[[Sequence[Any]], Tensor]] | None = None,
     ) -> None:
         self._tokenizer, self._images, self._template = tokenizer, images, template
         self.context, self.fixed = context, fixed
         self.image_token, self.image_vectors, self.tiling = image_token, image_vectors, tiling
+        self.video_token, self.video_vectors = video_token, video_vectors
+        self.placeholders = {t for t in (image_token, video_token) if t is not None}  # the tokens that media fill
         self.media: dict[str, Callable[[Sequence[Any]], Tensor]] = {"image": self.pictures, **(media or {})}
 
     @property
@@ -131,39 +140,58 @@ class Processor:
         text = self.template.render(messages, reply)
         answers = [] if reply else self._answers(messages, text)
         spans = self.tokenizer.spans(text)
-        images = [image for message in messages for image in message.images]
-        places = spans.ids.count(self.image_token) if self.image_token is not None else 0
-        if len(images) != places:
-            raise InputError(
-                f"the conversation has {len(images)} pictures and its text {places} placeholders for them"
-                + ("" if self.image_token is not None else "; this model does not see pictures")
-            )
-        sizes = self.tiling.sizes(images) if self.tiling else [(0, 0)] * len(images)
-        vectors = [self.vectors(size) for size in sizes]
+        media = self._placed(messages, spans.ids)
+        images = [medium for medium in media if isinstance(medium, Image)]
+        cuts = iter(self.tiling.sizes(images) if self.tiling else ())
+        sizes = [next(cuts, (0, 0)) if isinstance(medium, Image) else (0, 0) for medium in media]
+        vectors = [
+            self.vectors(size) if isinstance(medium, Image) else self.video_vectors
+            for medium, size in zip(media, sizes, strict=True)
+        ]
         left = iter(vectors)
         ids = self._start(text)
         learned = [False] * len(ids)
         for token, (start, end) in zip(*spans, strict=True):
-            copies = next(left) if token == self.image_token else 1
+            copies = next(left) if token in self.placeholders else 1
             ids += [token] * copies
             learned += [any(a < end and start < b and a <= start for a, b in answers)] * copies
         if answers and not any(learned):
             raise InputError("the conversation's answers are empty: there is nothing to learn from it")
         if len(ids) > self.context:
             raise InputError(
-                f"the conversation has {len(ids)} tokens ({sum(vectors)} of them for {places} pictures) and the model "
+                f"the conversation has {len(ids)} tokens ({sum(vectors)} of them for {_counted(media)}) and the model "
                 f"reads {self.context}; shorten it"
             )
-        return Encoded(ids, learned, images, vectors, sizes)
+        return Encoded(ids, learned, media, vectors, sizes)
 
     def batch(self, encoded: Sequence[Encoded], left: bool = False) -> Batch:
         """Rows of unequal length, padded: on the right to learn from, on the left to go on from."""
         batch = pad_rows([e.ids for e in encoded], self.tokenizer.pad_id, left)
         labels = pad_rows([e.labels for e in encoded], IGNORED, left).ids
-        images, sizes = [i for e in encoded for i in e.images], [s for e in encoded for s in e.sizes]
+        shown = [one for e in encoded for one in e.shown]
+        images = [(medium, size) for medium, size in shown if isinstance(medium, Image)]
+        videos = [medium for medium, _ in shown if isinstance(medium, Video)]
+        batch = Batch(batch.ids, batch.pad, labels, media={"video": self.medium("video", videos)} if videos else {})
         if not images:
-            return Batch(batch.ids, batch.pad, labels)
-        return Batch(batch.ids, batch.pad, labels, self.pictures(images, sizes), torch.tensor(sizes))
+            return batch
+        pictures, sizes = zip(*images, strict=True)
+        return replace(batch, images=self.pictures(pictures, sizes), sizes=torch.tensor(sizes))
+
+    def _placed(self, messages: Sequence[Message], ids: Sequence[int]) -> list[Medium]:
+        """A conversation's media in the order of their places, which is the template's: of a message, LLaVA-OneVision's
+        puts pictures first, then videos."""
+        media = [medium for message in messages for medium in message.media]
+        waiting: dict[int | None, Iterator[Medium]] = {}
+        for kind, name, token in ((Image, "pictures", self.image_token), (Video, "videos", self.video_token)):
+            these = [medium for medium in media if isinstance(medium, kind)]
+            places = ids.count(token) if token is not None else 0
+            if len(these) != places:
+                raise InputError(
+                    f"the conversation has {len(these)} {name} and its text {places} placeholders for them"
+                    + ("" if token is not None else f"; this model does not see {name}")
+                )
+            waiting[token] = iter(these)
+        return [next(waiting[token]) for token in ids if token in self.placeholders]
 
     def _start(self, text: str) -> list[int]:
         """The start token, where the tokenizer puts one before a text and the template has not. (BLIP-2 has its
@@ -188,6 +216,12 @@ class Processor:
                 )
             spans.append((len(before), len(after)))
         return spans
+
+
+def _counted(media: Sequence[Medium]) -> str:
+    """As "2 pictures and 1 videos"."""
+    videos = sum(isinstance(medium, Video) for medium in media)
+    return f"{len(media) - videos} pictures" + (f" and {videos} videos" if videos else "")
 
 
 def pad_rows(rows: Sequence[Sequence[int]], fill: int, left: bool = False) -> Batch:

@@ -12,7 +12,7 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from panmodal.data.sample import Image, Message, Text
+from panmodal.data.sample import Message, Text
 from panmodal.errors import CheckpointError, InputError
 
 MAX_TEMPLATE = 200_000  # characters
@@ -26,14 +26,17 @@ class ChatTemplate:
     """Renders conversations as one model wants them.
 
     `image` is what the template, or this class where the template takes plain strings, puts in a
-    picture's place. Raises InputError where the template refuses a conversation, and
-    CheckpointError where the template itself is broken, too large or too slow.
+    picture's place; `video` in a video's, for models that take them. Raises InputError where the
+    template refuses a conversation, and CheckpointError where the template itself is broken, too large
+    or too slow.
     """
 
-    def __init__(self, source: str, image: str = "<image>", special: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, source: str, image: str = "<image>", special: dict[str, str] | None = None, video: str | None = None
+    ) -> None:
         if len(source) > MAX_TEMPLATE:
             raise CheckpointError(f"the chat template has {len(source):,} characters; the limit is {MAX_TEMPLATE:,}")
-        self.source, self.image, self.special = source, image, special or {}
+        self.source, self.image, self.video, self.special = source, image, video, special or {}
         environment = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
         environment.filters["tojson"] = _tojson
         try:
@@ -43,22 +46,24 @@ class ChatTemplate:
         self._takes_parts = self._reads_parts()
 
     def __reduce__(self) -> tuple[type[ChatTemplate], tuple[Any, ...]]:
-        return ChatTemplate, (self.source, self.image, self.special)  # for processes that make batches
+        return ChatTemplate, (self.source, self.image, self.special, self.video)  # for processes that make batches
 
     def render(self, messages: Sequence[Message], reply: bool = False) -> str:
         """The conversation as text; `reply` ends it where the assistant's next turn begins."""
         return self._render([self._as_dict(m) for m in messages], reply)
 
     def _as_dict(self, message: Message) -> dict[str, Any]:
-        others = [medium for medium in message.media if not isinstance(medium, Image)]
-        if others:
-            raise InputError(f"this model converses about text and pictures, not {others[0].kind}")
+        words = {"image": self.image} if self.video is None else {"image": self.image, "video": self.video}
+        for medium in message.media:
+            if medium.kind not in words:
+                takes = "text and pictures" if self.video is None else "text, pictures and videos"
+                raise InputError(f"this model converses about {takes}, not {medium.kind}")
         if self._takes_parts:
             parts = [
-                {"type": "text", "text": p.text} if isinstance(p, Text) else {"type": "image"} for p in message.parts
+                {"type": "text", "text": p.text} if isinstance(p, Text) else {"type": p.kind} for p in message.parts
             ]
             return {"role": message.role, "content": parts}
-        texts = [p.text if isinstance(p, Text) else self.image + "\n" for p in message.parts]
+        texts = [p.text if isinstance(p, Text) else words[p.kind] + "\n" for p in message.parts]
         return {"role": message.role, "content": "".join(texts)}
 
     def _reads_parts(self) -> bool:

@@ -46,6 +46,10 @@ class Tiling:
         rows, columns = self.plan(size).grid
         return self.side**2 + max(rows, 1) * (columns + 1)
 
+    def video_vectors(self, frames: int) -> int:
+        """How many places a video fills: half as many a side and frame, and one at its end."""
+        return frames * math.ceil(self.side / 2) ** 2 + 1
+
     def plan(self, size: Size) -> Plan:
         if size == (0, 0):
             return Plan((0, 0), (0, 0), (0, 0))

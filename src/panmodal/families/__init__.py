@@ -48,6 +48,8 @@ FAMILIES: dict[str, type[Family[Any]]] = {
     "bert": TextTower,
     "gpt2": LanguageChat,
     "opt": LanguageChat,
+    "mpt": LanguageChat,
+    "gpt_neox": LanguageChat,
     "llama": LanguageChat,
     "mistral": LanguageChat,
     "qwen2": LanguageChat,

@@ -39,7 +39,6 @@ class Family(ABC, Generic[M]):
     """`model` takes tensors and gives tensors; `processor` makes its batches; the verbs join them."""
 
     spare_under: tuple[str, ...] = ()  # see `load_weights`
-    takes: tuple[str, ...] = ("image",)  # the kinds of files that it embeds
 
     def __init__(self, model: M, checkpoint: Checkpoint, name: str = "") -> None:
         self.model, self.checkpoint, self.name = model.eval(), checkpoint, name
@@ -84,6 +83,11 @@ class Family(ABC, Generic[M]):
     def config(self) -> dict[str, Any]:
         """The published configuration, as in `config.json`."""
         return self.checkpoint.config
+
+    @property
+    def takes(self) -> tuple[str, ...]:
+        """The kinds of media that it takes."""
+        return tuple(self.processor.media)
 
     def image_tower(self) -> tuple[ImageEncoder, dict[str, Any]]:
         """The image encoder within, and its published configuration, to compose with."""

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from panmodal.cache import Cache, Source
 from panmodal.checkpoints.blip2 import MINIGPT4, build_seeing
 from panmodal.checkpoints.hub import locate
+from panmodal.checkpoints.language import LANGUAGE_MODELS
 from panmodal.checkpoints.names import Names, settle, under
-from panmodal.checkpoints.parts import LANGUAGE_MODELS, Config, find_part, only
+from panmodal.checkpoints.parts import Config, find_part, only
 from panmodal.checkpoints.store import (
     Checkpoint,
     as_stored,

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from panmodal.cache import Cache, Source
+from panmodal.data.media import Medium
 from panmodal.data.processor import Encoded, pad_rows
 from panmodal.data.sample import Image, Message, as_conversation, assistant
 from panmodal.data.template import PLAIN
 from panmodal.data.tiles import Size
 from panmodal.data.tokens import THINKING, Tokenizer
+from panmodal.errors import InputError
 from panmodal.families.base import Family
 from panmodal.generate import ENDED, Sampling, generate
 from panmodal.language import LanguageModel
@@ -24,8 +26,8 @@ from panmodal.quick import quicken
 
 M = TypeVar("M", bound=nn.Module)
 
-KEPT_PICTURES = 16  # of which the vectors are remembered
-Shown = tuple[Image, Size]  # a picture, and the size by which it is cut into tiles
+KEPT_PICTURES = 16  # or videos, of which the vectors are remembered
+Shown = tuple[Medium, Size]  # a picture or video, and the size by which it is cut into tiles
 
 
 class Chat(Family[M]):
@@ -48,9 +50,13 @@ class Chat(Family[M]):
         """Pictures, and the size by which each is cut into tiles, if any is -> for each [P, D], the vectors that
         stand for it among the words"""
 
+    def encode_videos(self, videos: Sequence[Medium]) -> Iterable[Tensor]:
+        """As `encode_images`, in the families that take videos"""
+        raise InputError("this model does not take videos")
+
     @abstractmethod
     def vectors(self, ids: Tensor, images: Tensor | None) -> Tensor:
-        """ids [B, T], vectors of all their pictures [V, D] -> [B, T, D]"""
+        """ids [B, T], vectors of all their pictures and videos [V, D] in reading order -> [B, T, D]"""
 
     def source(self, ids: Tensor, shown: Sequence[Shown]) -> Source | None:
         """ids [B, S] of whole prompts, and all their pictures in reading order -> what cross-attention looks at, in
@@ -135,17 +141,17 @@ class Chat(Family[M]):
         return {"stop": self.checkpoint.json("generation_config.json").get("stop_strings") or (), **options}
 
     def _keys(self, encoded: Encoded) -> list[Hashable]:
-        """What stands at each place: a token, or a part of a certain picture."""
+        """What stands at each place: a token, or a part of a certain picture or video."""
         keys: list[Hashable] = list(encoded.ids)
         shown = zip(encoded.shown, self._firsts(encoded), encoded.vectors, strict=True)
-        for (image, size), first, vectors in shown:
-            keys[first : first + vectors] = [(image.key, size, i) for i in range(vectors)]
+        for (medium, size), first, vectors in shown:
+            keys[first : first + vectors] = [(medium.key, size, i) for i in range(vectors)]
         return keys
 
     def _firsts(self, encoded: Encoded) -> list[int]:
-        """Where each picture's vectors begin."""
-        places = [i for i, token in enumerate(encoded.ids) if token == self.processor.image_token]
-        return [places[sum(encoded.vectors[:i])] for i in range(len(encoded.images))]
+        """Where each picture's or video's vectors begin."""
+        places = [i for i, token in enumerate(encoded.ids) if token in self.processor.placeholders]
+        return [places[sum(encoded.vectors[:i])] for i in range(len(encoded.media))]
 
     def _recall(self, keys: list[Hashable], size: int) -> tuple[int, Cache]:
         """How many leading tokens are in a cache already, and that cache; at least one is left to do."""
@@ -163,17 +169,17 @@ class Chat(Family[M]):
         return known, last.cache
 
     def _look(self, shown: Sequence[Shown]) -> Tensor | None:
-        """The vectors of pictures [V, D], each picture encoded once."""
+        """The vectors of pictures and videos [V, D], each encoded once."""
         if not shown:
             return None
         if not hasattr(self, "_vectors"):
             self._vectors = OrderedDict()
         weights = self._weights()
-        keys = [(image.key, size, weights) for image, size in shown]
+        keys = [(medium.key, size, weights) for medium, size in shown]
         new = {key: one for key, one in zip(keys, shown, strict=True) if key not in self._vectors}
         found: dict[Hashable, Tensor] = {}
         if new:
-            found = dict(zip(new, self.encode_images(*zip(*new.values(), strict=True)), strict=True))
+            found = dict(zip(new, self._encode(list(new.values())), strict=True))
         vectors = [found[key] if key in found else self._vectors[key] for key in keys]
         for key, vector in zip(keys, vectors, strict=True):
             self._vectors[key] = vector
@@ -181,6 +187,14 @@ class Chat(Family[M]):
         while new and len(self._vectors) > max(KEPT_PICTURES, len(shown)):
             self._vectors.popitem(last=False)
         return torch.cat(vectors)
+
+    def _encode(self, shown: Sequence[Shown]) -> Iterator[Tensor]:
+        """For each picture or video [P, D]; those of a kind go through the encoder together."""
+        pictures = [(medium, size) for medium, size in shown if isinstance(medium, Image)]
+        videos = [medium for medium, _ in shown if not isinstance(medium, Image)]
+        seen = iter(self.encode_images(*zip(*pictures, strict=True)) if pictures else ())
+        watched = iter(self.encode_videos(videos) if videos else ())
+        return (next(seen if isinstance(medium, Image) else watched) for medium, _ in shown)
 
     def _weights(self) -> Hashable:
         """Changes whenever a weight does."""

@@ -67,8 +67,6 @@ class ImageBind(nn.Module):
 class Binding(Family[ImageBind]):
     """Embeds pictures, texts, sounds, videos, depth, heat and motion in one space."""
 
-    takes = ("image", "audio", "video")
-
     @staticmethod
     def build(config: Config) -> tuple[ImageBind, Names]:
         told = tower_configs(config)

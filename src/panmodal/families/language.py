@@ -1,4 +1,4 @@
-"""A language model alone: GPT-2, OPT, LLaMA, Vicuna, Mistral, Qwen."""
+"""A language model alone: GPT-2, GPT-NeoX, OPT, MPT, LLaMA, Vicuna, Mistral, Qwen."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from panmodal.checkpoints.language import LANGUAGE_MODELS
 from panmodal.checkpoints.names import Names
-from panmodal.checkpoints.parts import LANGUAGE_MODELS, Config, find_part
+from panmodal.checkpoints.parts import Config, find_part
 from panmodal.data.processor import Processor
 from panmodal.data.sample import Image
 from panmodal.data.template import PLAIN, ChatTemplate

@@ -1,9 +1,11 @@
 """Conversational: image encoder -> connector -> language model, picture vectors standing among the
-words (LLaVA, Liu et al., 2023; LLaVA-1.5; LLaVA-NeXT and LLaVA-OneVision, which look at tiles as well)."""
+words (LLaVA, Liu et al., 2023; LLaVA-1.5; LLaVA-NeXT and LLaVA-OneVision, which look at tiles as well; OneVision
+also at videos)."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,13 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from panmodal.cache import Cache
+from panmodal.checkpoints.language import LANGUAGE_MODELS
 from panmodal.checkpoints.names import Names, settle, under
-from panmodal.checkpoints.parts import IMAGE_ENCODERS, LANGUAGE_MODELS, Config, activation, find_part
+from panmodal.checkpoints.parts import IMAGE_ENCODERS, Config, activation, find_part
 from panmodal.checkpoints.store import Checkpoint, published_weights
 from panmodal.connectors import MLPConnector, Tiles, make_connector
+from panmodal.data.media import Medium
 from panmodal.data.pictures import ImageTransform
 from panmodal.data.processor import Processor
 from panmodal.data.sample import Batch, Image
+from panmodal.data.signals import VideoTransform
 from panmodal.data.template import ChatTemplate
 from panmodal.data.tiles import Size, Tiling
 from panmodal.data.tokens import Tokenizer
@@ -36,6 +41,7 @@ VICUNA = (  # LLaVA-1.5's, for language models that come without a template
     "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
 )
 
+FRAMES = 32  # of a video, as many as OneVision was trained on at most, evenly from its first to its last
 
 DEFAULTS: dict[str, Config] = {  # what the published configurations may leave out
     "llava": {},
@@ -44,6 +50,7 @@ DEFAULTS: dict[str, Config] = {  # what the published configurations may leave o
         "vision_feature_layer": -1,
         "vision_feature_select_strategy": "full",
         "image_token_index": 151646,
+        "video_token_index": 151647,
         "vision_aspect_ratio": "anyres_max_9",
         "image_grid_pinpoints": [[384 * rows, 384 * columns] for rows in range(1, 7) for columns in range(1, 7)],
     },
@@ -51,7 +58,8 @@ DEFAULTS: dict[str, Config] = {  # what the published configurations may leave o
 
 
 class Llava(nn.Module):
-    """`drop_first` leaves out the encoder's first token, which is CLIP's class token."""
+    """`drop_first` leaves out the encoder's first token, which is CLIP's class token. With a `video_token`, which
+    needs a `tiling`, it takes videos."""
 
     def __init__(
         self,
@@ -61,21 +69,36 @@ class Llava(nn.Module):
         image_token: int,
         drop_first: bool = True,
         tiling: Tiling | None = None,
+        video_token: int | None = None,
     ) -> None:
         super().__init__()
         self.encoder, self.connector, self.language = encoder, connector, language
-        self.image_token, self.drop_first = image_token, drop_first
+        self.image_token, self.video_token, self.drop_first = image_token, video_token, drop_first
         self.tiles = Tiles(language.dim, tiling) if tiling else None
 
     def encode(self, images: Tensor, sizes: Sequence[Size] = ()) -> Tensor:
         """images [N, 3, height, width], or the tiles of pictures cut by `sizes` -> [V, D], picture after picture"""
-        vectors: Tensor = self.connector(self.encoder(images)[:, int(self.drop_first) :])
+        vectors = self._look(images)
         return vectors.flatten(0, 1) if self.tiles is None else self.tiles(vectors, sizes)
 
+    def encode_videos(self, videos: Tensor) -> Tensor:
+        """videos [N, 1, 3, frames, height, width] -> [N, V, D]"""
+        frames = videos.squeeze(1).transpose(1, 2)  # [N, frames, 3, height, width]
+        assert self.tiles is not None
+        vectors = self._look(frames.flatten(0, 1))
+        return self.tiles.video(vectors.view(*frames.shape[:2], *vectors.shape[1:]))
+
+    def _look(self, images: Tensor) -> Tensor:
+        """images [N, 3, height, width] -> [N, P, D]"""
+        out: Tensor = self.connector(self.encoder(images)[:, int(self.drop_first) :])
+        return out
+
     def vectors(self, ids: Tensor, media: Tensor | None = None) -> Tensor:
-        """ids [B, T], vectors of all pictures [V, D] in reading order -> [B, T, D]"""
-        x = self.language.embed.words(ids)
-        return x if media is None else splice(x, ids == self.image_token, media)
+        """ids [B, T], vectors of all pictures and videos [V, D] in reading order -> [B, T, D]"""
+        x, places = self.language.embed.words(ids), ids == self.image_token
+        if self.video_token is not None:
+            places |= ids == self.video_token
+        return x if media is None else splice(x, places, media)
 
     def forward(
         self,
@@ -84,20 +107,26 @@ class Llava(nn.Module):
         pad: Tensor | None = None,
         cache: Cache | None = None,
         sizes: Tensor | None = None,
+        videos: Tensor | None = None,
     ) -> Tensor:
-        """ids [B, T], images [N, 3, height, width] in reading order, or the tiles of pictures of `sizes` [pictures, 2]
-        -> logits [B, T, vocab]"""
-        return self.language.logits(self.read(Batch(ids, pad, images=images, sizes=sizes), cache))
+        """ids [B, T], images [N, 3, height, width] in reading order, or the tiles of pictures of `sizes` [pictures, 2],
+        videos [M, 1, 3, frames, height, width] -> logits [B, T, vocab]"""
+        media = {} if videos is None else {"video": videos}
+        return self.language.logits(self.read(Batch(ids, pad, images=images, sizes=sizes, media=media), cache))
 
     def read(self, batch: Batch, cache: Cache | None = None) -> Tensor:
         """-> hidden states [B, T, D]"""
-        cuts: list[Size] = [] if batch.sizes is None else [(h, w) for h, w in batch.sizes.tolist()]
-        x = self.vectors(batch.ids, None if batch.images is None else self.encode(batch.images, cuts))
+        x = self.language.embed.words(batch.ids)
+        if batch.images is not None:
+            cuts: list[Size] = [] if batch.sizes is None else [(h, w) for h, w in batch.sizes.tolist()]
+            x = splice(x, batch.ids == self.image_token, self.encode(batch.images, cuts))
+        if self.video_token is not None and "video" in batch.media:
+            x = splice(x, batch.ids == self.video_token, self.encode_videos(batch.media["video"]))
         return self.language.decode(x, batch.pad, cache)
 
 
 class LlavaChat(Chat[Llava]):
-    """Pictures and words in, words out."""
+    """Pictures, in OneVision videos, and words in, words out."""
 
     spare_under = ("encoder.",)  # the layers after the one whose features are read
 
@@ -129,16 +158,19 @@ class LlavaChat(Chat[Llava]):
             "image_newline": "tiles.newline",
         }
         token = config.get("image_token_index", config.get("image_token_id", 32000))
-        return Llava(encoder, connector, language, token, drop_first, _tiling(config, encoder)), names
+        tiling, video = _tiling(config, encoder), config.get("video_token_index")
+        return Llava(encoder, connector, language, token, drop_first, tiling, video), names
 
     def make_processor(self) -> Processor:
         files, model = self.checkpoint.files, self.model
         tokenizer = Tokenizer.from_files(files)
         pictures = self.checkpoint.image_processor
         word = tokenizer.backend.id_to_token(model.image_token) if tokenizer else None
-        template = ChatTemplate(
-            self.checkpoint.chat_template or VICUNA, word or "<image>", tokenizer.special if tokenizer else {}
-        )
+        special = tokenizer.special if tokenizer else {}
+        video = None if model.video_token is None else "<video>"
+        template = ChatTemplate(self.checkpoint.chat_template or VICUNA, word or "<image>", special, video)
+        told = self.checkpoint.video_processor if video else {}
+        videos = {"video": _video_transform(told)} if told else {}
         tokens = model.encoder.embed.grid**2 + (model.encoder.embed.class_token is not None) - model.drop_first
         return Processor(
             tokenizer,
@@ -148,6 +180,9 @@ class LlavaChat(Chat[Llava]):
             image_token=model.image_token,
             image_vectors=model.connector.tokens(tokens),  # type: ignore[operator]
             tiling=model.tiles.tiling if model.tiles else None,
+            video_token=model.video_token,
+            video_vectors=model.tiles.tiling.video_vectors(videos["video"].frames) if model.tiles and videos else 0,
+            media=videos,
         )
 
     @property
@@ -158,6 +193,9 @@ class LlavaChat(Chat[Llava]):
         sizes = sizes or [(0, 0)] * len(images)
         pixels = self.processor.pictures(images, sizes).to(self.device, self.dtype)
         return torch.split(self.model.encode(pixels, sizes), [self.processor.vectors(size) for size in sizes])
+
+    def encode_videos(self, videos: Sequence[Medium]) -> Tensor:
+        return self.model.encode_videos(self.processor.medium("video", videos).to(self.device, self.dtype))
 
     def vectors(self, ids: Tensor, images: Tensor | None) -> Tensor:
         return self.model.vectors(ids, images)
@@ -182,6 +220,12 @@ def _transform(config: dict[str, Any], tiled: bool) -> ImageTransform:
         size = config["crop_size"] if squeezes else config["size"]
         config = {**config, "size": size, "do_center_crop": False, "do_pad": not squeezes}
     return ImageTransform.from_config(config)
+
+
+def _video_transform(config: dict[str, Any]) -> VideoTransform:
+    """Frames from all of a video, each resized to the tower's size as it is."""
+    frame = ImageTransform.from_config({**config, "do_pad": False})
+    return VideoTransform(frame, config.get("num_frames") or FRAMES, clips=1, seconds=math.inf)
 
 
 PROJECTOR_NAMES: dict[str, Names] = {  # published for the MLP; the others follow its manner

@@ -265,10 +265,10 @@ class NextToken:
 
     def encode(self, processor: Processor, sample: Sample) -> Encoded:
         encoded = processor.encode(sample.messages)
-        for image in encoded.images:
-            image.check()
+        for medium in encoded.media:
+            medium.check()
         if self.everything:
-            return replace(encoded, learned=[i != processor.image_token for i in encoded.ids])
+            return replace(encoded, learned=[i not in processor.placeholders for i in encoded.ids])
         if not any(encoded.learned):
             raise InputError("the assistant says nothing in this conversation: there is nothing to learn")
         return encoded
@@ -280,7 +280,7 @@ class NextToken:
         batch = processor.batch(encoded)
         if not self.apart:
             return batch
-        turns = pad_rows([_turns(e, processor.image_token) for e in encoded], 0).ids
+        turns = pad_rows([_turns(e, processor.placeholders) for e in encoded], 0).ids
         return replace(batch, pad=turns)
 
     def weight(self, batch: Batch) -> int:
@@ -292,9 +292,10 @@ class NextToken:
         return next_token_loss(model.read(batch), batch.labels, logits_of(model))
 
 
-def _turns(encoded: Encoded, image_token: int | None) -> list[int]:
-    """1 up to the last picture, or for the first token; then the number of the turn, from 2 on, that a token is in"""
-    shared = max((i for i, token in enumerate(encoded.ids) if token == image_token), default=0) + 1
+def _turns(encoded: Encoded, placeholders: set[int]) -> list[int]:
+    """1 up to the last picture or video, or for the first token; then, from 2 on, the number of the turn that a token
+    is in"""
+    shared = max((i for i, token in enumerate(encoded.ids) if token in placeholders), default=0) + 1
     turns, turn = [1] * shared, 2
     for before, learned in pairwise(encoded.learned[shared - 1 :]):
         turn += before and not learned
