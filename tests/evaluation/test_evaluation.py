@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+
 import pytest
 import torch
 
@@ -77,6 +80,21 @@ def test_what_is_ranked_again_is_found_if_it_was_among_the_first():
     assert metrics["recall_at_1"] < 0.1
     assert metrics["image_to_text_recall_at_5"] < metrics["reranked_image_to_text_recall_at_1"] < 0.6
     assert "reranked_recall_at_1" not in pm.evaluate(small("clip"), "playground/retrieval", count=100).metrics
+
+
+def test_twins_differ_in_one_attribute(monkeypatch):
+    clip, told = small("clip"), []
+
+    def embed(items):
+        told.append(items)
+        return torch.randn(len(items), 4)
+
+    monkeypatch.setattr(clip, "embed", embed)
+    assert pm.evaluate(clip, "playground/retrieval-pairs", split="held-out", count=100).examples == 100
+    pictures, captions = told
+    assert len(pictures) == len(captions) == 100
+    for first, second in zip(captions[:50], captions[50:], strict=True):
+        assert sum((Counter(re.findall(r"\w+", first)) - Counter(re.findall(r"\w+", second))).values()) == 1  # a word
 
 
 def test_the_best_matcher_and_captioner_are_always_right():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from statistics import fmean
 from typing import Any
 
@@ -17,7 +18,18 @@ from panmodal.evaluation.binding import audio_image, audio_plus_image, audio_tex
 from panmodal.evaluation.metrics import accuracy, exact_match, normalised, recall_at, share
 from panmodal.evaluation.segmentation import segment
 from panmodal.families import Binding, BlipHybrid, Chat, Contrastive, Family, Segmenter
-from panmodal.playground import HELD_OUT, KINDS, SEEN, SPLITS, Question, caption, make_scene, questions, render
+from panmodal.playground import (
+    HELD_OUT,
+    KINDS,
+    SEEN,
+    SPLITS,
+    Question,
+    caption,
+    make_scene,
+    one_changed,
+    questions,
+    render,
+)
 from panmodal.playground.new_words import Lesson
 from panmodal.playground.world import PAIRS, Scene, random_source, shuffled, single_object_scene
 
@@ -157,12 +169,16 @@ def _questions(asked: Asked) -> Iterator[tuple[Scene, Question]]:
         yield scene, found[0]
 
 
-def _retrieval(model: Contrastive | BlipHybrid, asked: Asked, gallery: int = 100) -> tuple[int, dict[str, Any]]:
+def _retrieval(
+    model: Contrastive | BlipHybrid, asked: Asked, pairs: bool = False, gallery: int = 100
+) -> tuple[int, dict[str, Any]]:
     """Pictures and detailed captions, each found by the other among a hundred: by the contrast alone, and, by a
-    model that matches, `reranked`."""
+    model that matches, `reranked`. With `pairs`, every picture has a twin that differs in one attribute."""
     hits: dict[str, list[bool]] = defaultdict(list)
     for start in range(0, asked.count, gallery):
-        scenes = [make_scene(seed, asked.split) for seed in range(start, start + gallery)]
+        scenes = [make_scene(seed, asked.split) for seed in range(start, start + gallery // (1 + pairs))]
+        if pairs:
+            scenes += [one_changed(scene, random_source("twin", asked.split, scene.seed))[1] for scene in scenes]
         captions = [caption(scene, "detailed") for scene in scenes]
         images = [Image(render(s)) for s in scenes]
         likeness = model.embed(images) @ model.embed(captions).T
@@ -202,6 +218,7 @@ TASKS: dict[str, tuple[tuple[type[Family[Any]], ...], Callable[[Any, Asked], tup
     "playground/vqa": ((Chat,), _vqa, 2800),
     "playground/new-words": ((Chat,), _new_words, 1000),
     "playground/retrieval": ((Contrastive, BlipHybrid), _retrieval, 2000),
+    "playground/retrieval-pairs": ((Contrastive, BlipHybrid), partial(_retrieval, pairs=True), 2000),
     "playground/zero-shot": ((Contrastive,), _zero_shot, 2000),
     "playground/audio-image": ((Binding,), audio_image, 1000),
     "playground/audio-text": ((Binding,), audio_text, 1000),
