@@ -77,6 +77,7 @@ class Attention(nn.Module):
         self.out = nn.Linear(inner, config.dim, bias=config.bias)
         self.q_norm = config.make_norm(self.head_dim) if config.qk_norm else nn.Identity()
         self.k_norm = config.make_norm(self.head_dim) if config.qk_norm else nn.Identity()
+        self.may_glance = not (self.grouped or config.qk_norm)
 
     def forward(
         self,
@@ -88,7 +89,10 @@ class Attention(nn.Module):
     ) -> Tensor:
         q = self.q_norm(self.q(x).unflatten(-1, (-1, self.head_dim))).transpose(1, 2)  # [B, H, T, E]
         if source is not None:
-            (k, v), mask = source.seen_by(self), source.mask_for(x.shape[1])
+            mask = source.mask_for(x.shape[1])
+            if source.glance(self, x.shape[1]):
+                return self.glance(q, source.vectors, mask)
+            k, v = source.seen_by(self)
         else:
             k, v = self.keys_values(x)
         if rope is not None:
@@ -97,6 +101,17 @@ class Attention(nn.Module):
             k, v = slot.extend(k, v)
         attended = self.attend(q, k, v, mask).transpose(1, 2).flatten(2)  # [B, T, H * E]
         out: Tensor = self.out(attended.to(x.dtype))
+        return out
+
+    def glance(self, q: Tensor, vectors: Tensor, mask: Mask) -> Tensor:
+        """What one token sees, its query [B, H, 1, E], of a source [B, S, D] of which no keys and values are made:
+        the query is brought to the vectors, and what it finds there to a value, for q (W s) is (q W) s
+        (DeepSeek-V2, 2024, section 2.1.2). Biases of keys, alike for all of them, change nothing. -> [B, 1, D]"""
+        k, v = (linear.weight.view(-1, self.head_dim, vectors.shape[-1]) for linear in (self.k, self.v))  # [H, E, D]
+        asked = torch.einsum("bhte,hed->bthd", q, k) * math.sqrt(vectors.shape[-1] / self.head_dim)
+        found = self.attend(asked, vectors[:, None], vectors[:, None], mask)  # [B, 1, H, D]
+        values = torch.einsum("bthd,hed->bthe", found.to(q.dtype), v).flatten(2)
+        out: Tensor = self.out(values if self.v.bias is None else values + self.v.bias)
         return out
 
     def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
