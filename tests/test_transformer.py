@@ -6,7 +6,7 @@ import torch
 from panmodal.cache import Cache, Source
 from panmodal.embeddings import PatchEmbedding, Rope
 from panmodal.errors import InputError
-from panmodal.transformer import CrossBlock, Transformer, TransformerConfig, initialise
+from panmodal.transformer import Attention, CrossBlock, Transformer, TransformerConfig, initialise
 
 CONFIGS = {
     "encoder": TransformerConfig(dim=32, depth=2, heads=4),
@@ -141,3 +141,40 @@ def test_a_source_is_read_once_and_only_where_it_may_be():
     cache.length = 5
     cache.select(torch.tensor([1, 0]))
     torch.testing.assert_close(body(x[[1, 0], 5:], cache=cache, source=source), whole[[1, 0], 5:], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@torch.no_grad()
+def test_the_first_tokens_that_come_alone_glance(bias):
+    """They see what keys and values would show them, but of so few none are made."""
+    torch.manual_seed(0)
+    config = TransformerConfig(dim=32, depth=1, heads=8, causal=True, qkv_bias=bias)
+    body = Transformer(config, lambda c, layer: CrossBlock(c, layer, source_dim=16)).eval()
+    initialise(body, std=0.3)
+    for name, parameter in body.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(parameter)
+    x, vectors = torch.randn(2, 7, 32), torch.randn(2, 5, 16)
+    mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])[:, None, None]
+    whole = body(x, source=Source(vectors, mask))
+    for dtype, atol in ((torch.float32, 1e-5), (torch.bfloat16, 0.2)):
+        body.to(dtype)
+        source, cache = Source(vectors.to(dtype), mask), Cache(config, 2, 7, x.to(dtype))
+        for i in range(7):
+            out = body(x[:, i : i + 1].to(dtype), cache=cache, source=source)
+            torch.testing.assert_close(out.float(), whole[:, i : i + 1], rtol=0, atol=atol)
+            assert bool(source._made) == (i >= 4)  # a head is four wide
+
+
+@torch.no_grad()
+def test_who_must_not_glance():
+    vectors = torch.randn(1, 20, 32)
+    for switches in ({"kv_heads": 2}, {"qk_norm": True}):
+        attention = Attention(TransformerConfig(dim=32, depth=1, heads=8, **switches))
+        assert not Source(vectors).glance(attention, 1)
+    attention = Attention(TransformerConfig(dim=32, depth=1, heads=8))
+    assert Source(vectors).glance(attention, 1)
+    assert not Source(vectors).glance(attention, 2)
+    assert not Source(vectors[:, :4]).glance(attention, 1)  # few vectors, whose keys cost next to nothing
+    with torch.enable_grad():
+        assert not Source(vectors).glance(attention, 1)

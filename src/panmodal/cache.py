@@ -5,8 +5,10 @@ The shape legend is that of `transformer`.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -69,13 +71,24 @@ class Cache:
 class Source:
     """What cross-attention looks at beside the tokens: vectors [B, S, D], such as those of a picture.
 
-    Every attention's keys and values of them are made once, so that further tokens cost no more of them. `mask`
-    [B, 1, 1 or T, S] is True where a token may look; fewer tokens than it has rows for are the last ones.
+    Every attention's keys and values of them are made once, so that further tokens cost no more of them, and not
+    before it is worth it (`glance`). `mask` [B, 1, 1 or T, S] is True where a token may look; fewer tokens than it
+    has rows for are the last ones.
     """
 
     def __init__(self, vectors: Tensor, mask: Tensor | None = None) -> None:
         self.vectors, self.mask = vectors, mask
         self._made: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+        self._glances: Counter[nn.Module] = Counter()
+
+    def glance(self, attention: Attention, tokens: int) -> bool:
+        """Whether so many tokens look without keys and values (`Attention.glance`). Tokens that look one by one may,
+        until there were as many as a head is wide: by then, keys and values would have cost less."""
+        plain = not attention.grouped and isinstance(attention.k_norm, nn.Identity)
+        if tokens > 1 or attention in self._made or not plain or torch.is_grad_enabled():
+            return False
+        self._glances[attention] += 1
+        return self._glances[attention] <= attention.head_dim < self.vectors.shape[1]
 
     def seen_by(self, attention: Attention) -> tuple[Tensor, Tensor]:
         """Keys and values [B, K, S, E]"""

@@ -93,15 +93,27 @@ class Attention(nn.Module):
     ) -> Tensor:
         q = self.q_norm(self.q(x).unflatten(-1, (-1, self.head_dim))).transpose(1, 2)  # [B, H, T, E]
         if source is not None:
-            (k, v), mask = source.seen_by(self), source.mask_for(x.shape[1])
-        else:
-            k, v = self.keys_values(x)
+            mask = source.mask_for(x.shape[1])
+            if source.glance(self, x.shape[1]):
+                return self.glance(q, source.vectors, mask)
+        k, v = self.keys_values(x) if source is None else source.seen_by(self)
         if rope is not None:
             q, k = rotate(q, rope), rotate(k, rope)
         if slot is not None:
             k, v = slot.extend(k, v)
         attended = self.attend(q, k, v, mask).transpose(1, 2).flatten(2)  # [B, T, H * E]
         out: Tensor = self.out(attended.to(x.dtype))
+        return out
+
+    def glance(self, q: Tensor, vectors: Tensor, mask: Mask) -> Tensor:
+        """What one token sees, its query [B, H, 1, E], of a source [B, S, D] of which no keys and values are made:
+        the query is brought to the vectors, and what it finds there to a value, for q (W s) is (q W) s
+        (DeepSeek-V2, 2024, section 2.1.2). Biases of keys, alike for all of them, change nothing. -> [B, 1, D]"""
+        k, v = (linear.weight.view(-1, self.head_dim, vectors.shape[-1]) for linear in (self.k, self.v))  # [H, E, D]
+        asked = torch.einsum("bhte,hed->bthd", q, k) * math.sqrt(vectors.shape[-1] / self.head_dim)
+        found = self.attend(asked, vectors[:, None], vectors[:, None], mask)  # [B, 1, H, D]
+        values = torch.einsum("bthd,hed->bthe", found.to(q.dtype), v).flatten(2)
+        out: Tensor = self.out(values if self.v.bias is None else values + self.v.bias)
         return out
 
     def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -111,15 +123,13 @@ class Attention(nn.Module):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Mask) -> Tensor:
         where = mask if isinstance(mask, Tensor) else None
-        if where is not None and where.is_floating_point() and q.device.type != "cpu":
+        attention = partial(F.scaled_dot_product_attention, is_causal=isinstance(mask, str), enable_gqa=self.grouped)
+        if q.device.type == "cpu":  # whose bfloat16 attention is several times slower than its float32
+            with torch.autocast("cpu", enabled=False):
+                return attention(q.float(), k.float(), v.float(), where)
+        if where is not None and where.is_floating_point():
             where = where.to(q.dtype)
-        attention = partial(
-            F.scaled_dot_product_attention, attn_mask=where, is_causal=isinstance(mask, str), enable_gqa=self.grouped
-        )
-        if q.device.type != "cpu":
-            return attention(q, k, v)
-        with torch.autocast("cpu", enabled=False):  # whose bfloat16 attention is several times slower than its float32
-            return attention(q.float(), k.float(), v.float())
+        return attention(q, k, v, where)
 
 
 class MLP(nn.Module):
@@ -200,11 +210,10 @@ class Transformer(nn.Module):
         if cache is not None:
             cache.reserve(tokens)
         mask = attention_mask(self.config, tokens, past, pad, x.device)
-        at, rope = positions(past + tokens, pad, x.device), None
+        at = positions(past + tokens, pad, x.device)
         if self.config.alibi is not None:
             mask = alibi(mask, at, self.config.heads, self.config.alibi, tokens)
-        if self.config.rope is not None:
-            rope = angles(self.config.rope, self.config.head_width, at[:, past:], x.dtype)
+        rope = self.config.rope and angles(self.config.rope, self.config.head_width, at[:, past:], x.dtype)
         for i, block in enumerate(self.blocks):
             x = block(x, mask, rope, cache.slot(i) if cache is not None else None, source)
         if cache is not None:
@@ -221,9 +230,7 @@ def attention_mask(config: TransformerConfig, tokens: int, past: int, pad: Tenso
         return "causal" if config.causal and tokens > 1 else None
     if not config.causal:
         return None if pad is None else pad[:, None, None].bool()
-    allowed = torch.ones(tokens, total, dtype=torch.bool, device=device).tril(past)
-    if window is not None:
-        allowed = allowed.triu(past - window + 1)
+    allowed = torch.ones(tokens, total, dtype=torch.bool, device=device).tril(past).triu(past + 1 - (window or total))
     if pad is None:
         return allowed
     if pad.dtype != torch.bool:

@@ -7,6 +7,7 @@ import torch
 
 import panmodal as pm
 from panmodal.cache import Source
+from panmodal.quick import QuickLinear
 from tests.families.small import CONFIGS, small
 from tests.families.test_every_family import scene_picture
 
@@ -44,6 +45,17 @@ def test_a_caption_is_the_likeliest_word_each_time():
     said = ids[0, 1:].tolist()
     said = said[: said.index(model.end)] if model.end in said else said
     assert family.caption(PICTURES[0], max_tokens=12) == family.processor.tokenizer.decode(said)
+
+
+def test_a_quick_blip_says_the_same(tmp_path):
+    plain, family = small("blip", std=0.4), small("blip", std=0.4).quicken()
+    assert isinstance(family.model.decoder.head, QuickLinear)
+    assert family.caption_all(PICTURES, max_tokens=12) == plain.caption_all(PICTURES, max_tokens=12)
+    assert family.caption(PICTURES[0], max_tokens=12) == plain.caption(PICTURES[0], max_tokens=12)
+    family.save(tmp_path)
+    assert pm.load(tmp_path).caption(PICTURES[0]) == plain.caption(PICTURES[0])
+    retrieval = other("BlipForImageTextRetrieval")
+    assert retrieval.quicken() is retrieval  # which has nothing to say
 
 
 def test_a_match_does_not_depend_on_its_neighbours():

@@ -196,6 +196,18 @@ def test_an_embedding_does_not_depend_on_its_neighbours(name):
         torch.testing.assert_close(family.embed([item])[0], vector, rtol=0, atol=1e-5)
 
 
+def test_large_pictures_are_fewer_at_a_time(monkeypatch):
+    family, seen = small("clip"), []
+    pictures, encode = [scene_picture(i) for i in range(5)], family.model.image.forward
+    whole = family.embed(pictures)
+    monkeypatch.setattr(family.model.image, "forward", lambda x: seen.append(len(x)) or encode(x))
+    for filled, expected in ((2.5 * 3 * 32 * 32, [2, 2, 1]), (1, [1] * 5)):
+        monkeypatch.setattr(panmodal.families.base, "FILLED", int(filled))
+        torch.testing.assert_close(family.embed(pictures), whole, rtol=0, atol=1e-5)
+        assert seen == expected
+        seen.clear()
+
+
 def test_six_modalities_are_bound_to_pictures_alone():
     """Four samples of each, learned against their pictures, and found by one another."""
     family = small("imagebind", std=0.05)

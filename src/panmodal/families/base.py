@@ -32,7 +32,8 @@ from panmodal.errors import InputError
 from panmodal.transformer import initialise
 
 M = TypeVar("M", bound=nn.Module)
-TOGETHER = 8  # pictures in the model at a time: enough to fill it, few enough to stay in the cache
+TOGETHER = 8  # media decoded at a time
+FILLED = TOGETHER * 3 * 224 * 224  # numbers in the model at a time: enough to fill it, few enough to stay in the cache
 
 
 class Family(ABC, Generic[M]):
@@ -134,11 +135,16 @@ def encode_media(
     encoder: Callable[[Tensor], Tensor],
     media: Sequence[Medium],
 ) -> Tensor:
-    """What an encoder makes of media of one kind, [N, …]; the next few are decoded while some are in the model."""
+    """What an encoder makes of media of one kind, [N, …], as many at a time as fill it; the next few are decoded
+    meanwhile."""
     groups = [media[i : i + TOGETHER] for i in range(0, len(media), TOGETHER)]
     with ThreadPoolExecutor(1) as ahead, torch.inference_mode():
         numbers = ahead.map(prepare, groups)
-        found = [encoder(some.to(family.device, family.dtype)) for some in numbers]
+        found = [
+            encoder(few.to(family.device, family.dtype))
+            for some in numbers
+            for few in torch.split(some, max(1, FILLED // some[0].numel()))
+        ]
     return torch.cat(found) if found else torch.empty(0)
 
 

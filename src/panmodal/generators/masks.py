@@ -90,6 +90,9 @@ class Placed(Source):
         k, v = (x.unflatten(-1, (-1, attention.head_dim)).transpose(1, 2) for x in made)
         return k, v
 
+    def glance(self, attention: Attention, tokens: int) -> bool:
+        return False  # for keys are not of the vectors alone
+
 
 class TwoWayBlock(nn.Module):
     """Tokens attend to each other and to the image, and the image to the tokens."""
