@@ -21,7 +21,7 @@ def chat():
 
 
 def test_they_are_small_and_have_cards():
-    assert built_in() == ["tiny/chat", "tiny/clip"]
+    assert built_in() == ["tiny/bind", "tiny/chat", "tiny/clip", "tiny/flamingo", "tiny/sam"]
     for name in built_in():
         assert sum(f.stat().st_size for f in (BUILT_IN / name).iterdir()) <= 12e6
         assert "playground only" in (BUILT_IN / name / "README.md").read_text()
@@ -54,6 +54,33 @@ def test_clip_names_what_it_has_not_seen_together():
     clip = pm.load("tiny/clip")
     for split in ("test", "held-out"):
         assert pm.evaluate(clip, "playground/zero-shot", split=split, count=200).metrics["accuracy"] > 0.85
+
+
+def test_sam_cuts_out_what_is_clicked_or_boxed_and_finds_the_rest():
+    found = pm.evaluate(pm.load("tiny/sam"), "playground/segment", split="held-out", count=10).metrics
+    assert found["mean_iou_one_click"] > 0.9
+    assert found["mean_iou_box"] > 0.93
+    assert found["mean_iou_three_clicks"] > 0.93
+    assert found["iou_correlation"] > 0.6
+    assert found["everything_recall_at_75"] > 0.95
+
+
+def test_flamingo_learns_words_from_the_examples_in_its_prompt():
+    flamingo = pm.load("tiny/flamingo")
+
+    def accuracy(shots, pictures="own"):
+        told = pm.evaluate(flamingo, "playground/new-words", split="held-out", shots=shots, count=48, pictures=pictures)
+        return told.metrics["accuracy"]
+
+    assert accuracy(4) > 0.9
+    assert accuracy(0) < 0.1  # it cannot know
+    assert accuracy(4, "swapped") < 0.25  # it looks at the examples' pictures
+
+
+def test_bind_finds_pictures_and_words_by_sounds_that_it_never_heard_with_words():
+    bind = pm.load("tiny/bind")
+    for task, least in (("audio-image", 0.8), ("audio-text", 0.65), ("audio-plus-image", 0.5)):
+        assert pm.evaluate(bind, f"playground/{task}", split="held-out", count=100).metrics["recall_at_1"] > least
 
 
 def test_answers_owe_to_the_picture(chat):
