@@ -21,10 +21,21 @@ from panmodal.encoders import GridEncoder
 from panmodal.errors import CheckpointError, InputError
 from panmodal.families.base import Family
 from panmodal.generators import MaskDecoder, PromptEncoder
-from panmodal.generators.everything import Crop, boxes_around, crops, cut_off, point_grid, stability, suppress
+from panmodal.generators.everything import (
+    Crop,
+    box_overlaps,
+    boxes_around,
+    crops,
+    cut_off,
+    mask_overlaps,
+    point_grid,
+    stability,
+    suppress,
+)
 from panmodal.generators.masks import FOREGROUND, NOWHERE, SEVERAL, SINGLE, Box, Point, as_prompts
 
 CLICKS, MASKS = 64, 16  # in the decoder, and at full size, at a time
+PUBLISHED = {"points_per_side": 32, "min_score": 0.88, "min_stability": 0.95, "overlap_of": "boxes"}
 
 
 class Sam(nn.Module):
@@ -190,17 +201,12 @@ class Segmenter(Family[Sam]):
         and whose box does not overlap a better one's by more than `max_overlap` (IoU). `crop_layers` = n does the same
         again in 4, 16, ... 4 ** n crops, for what is small; a mask from a smaller crop is taken to be the better.
         The number of clicks and the thresholds are by default those of the configuration's `mask_generation`, or
-        the published 32, 0.88 and 0.95.
+        the published 32, 0.88 and 0.95. With its `overlap_of = "masks"` masks, not boxes, must not overlap: for models
+        that leave stray pixels, which make boxes large.
         """
-        own = {
-            "points_per_side": 32,
-            "min_score": 0.88,
-            "min_stability": 0.95,
-            **self.config.get("mask_generation", {}),
-        }
-        side = own["points_per_side"] if points_per_side is None else points_per_side
-        score = own["min_score"] if min_score is None else min_score
-        steady = own["min_stability"] if min_stability is None else min_stability
+        side = self._own["points_per_side"] if points_per_side is None else points_per_side
+        score = self._own["min_score"] if min_score is None else min_score
+        steady = self._own["min_stability"] if min_stability is None else min_stability
         found: list[tuple[Crop, Segment]] = []
         for crop in crops(*image.pixels.size, crop_layers):
             segments = self._everything_in(image, crop, side, score, steady, max_overlap)
@@ -208,8 +214,12 @@ class Segmenter(Family[Sam]):
         if crop_layers and found:
             boxes = torch.tensor([segment.box for _, segment in found])
             smallness = torch.tensor([-(x1 - x0) * (y1 - y0) for (x0, y0, x1, y1), _ in found])
-            found = [found[i] for i in suppress(boxes, smallness, max_overlap).tolist()]
+            found = [found[i] for i in suppress(box_overlaps(boxes), smallness, max_overlap).tolist()]
         return sorted((segment for _, segment in found), key=lambda segment: -segment.score)
+
+    @property
+    def _own(self) -> dict[str, Any]:
+        return {**PUBLISHED, **self.config.get("mask_generation", {})}
 
     def _everything_in(
         self, image: Image, crop: Crop, points_per_side: int, min_score: float, min_stability: float, max_overlap: float
@@ -236,7 +246,8 @@ class Segmenter(Family[Sam]):
         logits, scores, steady, boxes = (torch.cat(column) for column in zip(*kept, strict=True))
         segments: list[Segment] = []
         x0, y0, x1, y1 = crop
-        for some in torch.split(suppress(boxes, scores, max_overlap), MASKS):
+        overlaps = mask_overlaps(logits > 0) if self._own["overlap_of"] == "masks" else box_overlaps(boxes)
+        for some in torch.split(suppress(overlaps, scores, max_overlap), MASKS):
             masks = torch.zeros(len(some), picture.height, picture.width, dtype=torch.bool)
             masks[:, y0:y1, x0:x1] = self._full(logits[some], seen.size) > 0
             about = zip(masks, boxes[some].tolist(), scores[some].tolist(), steady[some].tolist(), strict=True)

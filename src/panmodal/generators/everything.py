@@ -62,15 +62,27 @@ def cut_off(boxes: Tensor, crop: Crop, width: int, height: int) -> Tensor:
     return (near_crop & ~near_picture).any(dim=1)
 
 
-def suppress(boxes: Tensor, scores: Tensor, most: float) -> Tensor:
-    """Non-maximum suppression: the numbers of the boxes [M, 4] to keep, best first. A box goes if its IoU with one
-    that is kept and scores higher is more than `most`."""
-    order = scores.argsort(descending=True, stable=True).cpu()
-    ends = boxes.cpu()[order].float() - torch.tensor([0, 0, 1, 1])  # as published: measured to the last pixel
+def box_overlaps(boxes: Tensor) -> Tensor:
+    """IoU of every two boxes [M, 4] -> [M, M]"""
+    ends = boxes.float() - boxes.new_tensor([0, 0, 1, 1])  # as published: measured to the last pixel
     low, high = torch.maximum(ends[:, None, :2], ends[:, :2]), torch.minimum(ends[:, None, 2:], ends[:, 2:])
     shared = (high - low).clamp(min=0).prod(dim=2)
     area = (ends[:, 2:] - ends[:, :2]).prod(dim=1)
-    alike = shared / (area[:, None] + area - shared) > most
+    return shared / (area[:, None] + area - shared)
+
+
+def mask_overlaps(masks: Tensor) -> Tensor:
+    """IoU of every two masks [M, H, W] bool -> [M, M]"""
+    flat = masks.flatten(1).float()
+    shared, area = flat @ flat.T, flat.sum(dim=1)
+    return shared / (area[:, None] + area - shared)
+
+
+def suppress(overlaps: Tensor, scores: Tensor, most: float) -> Tensor:
+    """Non-maximum suppression: the numbers of those to keep, best first. One goes if its IoU, [M, M], with one that
+    is kept and scores higher is more than `most`."""
+    order = scores.argsort(descending=True, stable=True).cpu()
+    alike = overlaps.cpu()[order][:, order] > most
     gone = torch.zeros(len(order), dtype=torch.bool)
     kept = []
     for i, others in enumerate(alike):
