@@ -25,7 +25,8 @@ ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1"}
 @dataclass(frozen=True)
 class Result:
     """Medians over the rounds, in seconds; `ratio` is that of ours to the peer's, `floor` (what both
-    pay for other things) taken from each; `share` is how much of the machine's ceiling ours reaches."""
+    pay for other things) taken from each; `share` is how much of the machine's ceiling ours reaches; `peaks` is
+    the most memory that each side's process has held, in MB."""
 
     benchmark: str
     what: str
@@ -35,6 +36,7 @@ class Result:
     ratio: float
     aim: float
     share: float | None
+    peaks: tuple[float, float] | None
     rounds: int
 
 
@@ -89,7 +91,7 @@ def _commands(name: str, rounds: int) -> Iterator[Result]:
     times = [[_seconds(command) for command in (ours, theirs, floor)] for _ in range(rounds + 1)][1:]
     a, b, base = (statistics.median(column) for column in zip(*times, strict=True))
     ratio = statistics.median((t[0] - t[2]) / (t[1] - t[2]) for t in times)
-    yield Result(name, what, a, b, base, ratio, aim, None, rounds)
+    yield Result(name, what, a, b, base, ratio, aim, None, None, rounds)
 
 
 def _seconds(command: Sequence[str]) -> float:
@@ -107,6 +109,7 @@ def _models(name: str, rounds: int) -> Iterator[Result]:
         times = [[side.round() for side in sides] for _ in range(rounds)]
         for side in sides:
             side.close()
+    peaks = max(t[0]["peak"] for t in times), max(t[1]["peak"] for t in times)
     torch.set_num_threads(THREADS)
     most, done = ceilings(), work()
     bound = {"s": done.get(name, 0.0) / most["flops"], "first": done["prompt"] / most["flops"]}
@@ -115,7 +118,7 @@ def _models(name: str, rounds: int) -> Iterator[Result]:
         a, b = (statistics.median(t[i][key] for t in times) for i in (0, 1))
         ratio = statistics.median(ours[key] / theirs[key] for ours, theirs in times)
         share = bound[key] / a if key in bound else None
-        yield Result(f"{name}-{key}" if key != "s" else name, what, a, b, 0.0, ratio, aim, share, rounds)
+        yield Result(f"{name}-{key}" if key != "s" else name, what, a, b, 0.0, ratio, aim, share, peaks, rounds)
 
 
 class _Side:
@@ -152,16 +155,18 @@ def _write(results: Sequence[Result]) -> None:
         f"Written by `panmodal bench` on {os.cpu_count()} cores; the peer is transformers. Sides run in turn, each in",
         "a process of its own; seconds are medians. `ratio` is the median of the rounds' (ours - floor) /",
         "(peer - floor): below 1, ours is quicker. `ceiling` is the share that ours reaches of the machine's float32",
-        "product rate or, for further tokens, of its memory bandwidth; both are measured in the same run.",
+        "product rate or, for further tokens, of its memory bandwidth; both are measured in the same run. `MB` is",
+        "the most memory that each side's process held, over all that it measures.",
         "",
         "open_clip is not among the peers: it needs torchvision, whose published wheels do not load beside this torch.",
         "",
-        "| benchmark | ours, s | peer, s | floor, s | ratio | aim | reached | ceiling | rounds |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| benchmark | ours, s | peer, s | floor, s | ratio | aim | reached | ceiling | MB, ours / peer | rounds |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for r in results:
         figures = [f"{value:.3f}" for value in (r.ours_s, r.peer_s, r.floor_s)] + [f"{r.ratio:.2f}", f"{r.aim:.2f}"]
         reached = "yes" if r.ratio <= r.aim else f"no: {r.ratio / r.aim:.2f} of the aim"
         share = "" if r.share is None else f"{r.share:.0%}"
-        lines.append(f"| {r.what} | {' | '.join(figures)} | {reached} | {share} | {r.rounds} |")
+        peaks = "" if r.peaks is None else " / ".join(f"{peak:.0f}" for peak in r.peaks)
+        lines.append(f"| {r.what} | {' | '.join(figures)} | {reached} | {share} | {peaks} | {r.rounds} |")
     RESULTS.write_text("\n".join(lines) + "\n", encoding="utf-8")

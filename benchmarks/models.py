@@ -207,6 +207,13 @@ def timed(what: Callable[[], Any]) -> float:
     return time.perf_counter() - began
 
 
+def peak_mb() -> float:
+    """The most memory that this process has held. Not `getrusage`'s figure, which on Linux begins with the peak of
+    the process that started this one."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
+
+
 def ceilings() -> dict[str, float]:
     """What the machine can do at best: float32 products per second, and bytes read per second."""
     a, b = torch.randn(1600, 3072), torch.randn(3072, 3072)
@@ -252,7 +259,7 @@ def main(task: str, side: str, folder: str) -> None:
     once()  # warm
     print("ready", flush=True)
     for _ in sys.stdin:
-        print(json.dumps(once()), flush=True)
+        print(json.dumps({**once(), "peak": peak_mb()}), flush=True)
 
 
 if __name__ == "__main__":

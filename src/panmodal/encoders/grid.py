@@ -17,6 +17,8 @@ from panmodal.cache import Slot, Source
 from panmodal.embeddings import Angles, PatchEmbedding
 from panmodal.transformer import Attention, Block, Mask, Transformer, TransformerConfig
 
+PIECE = 2**22  # scores at a time, for what is added to them: of all at once it takes a third of a layer's time
+
 
 class GridEncoder(nn.Module):
     """Most layers attend within windows, those in `global_layers` over the whole grid; a neck of convolutions
@@ -33,13 +35,14 @@ class GridEncoder(nn.Module):
         super().__init__()
 
         def block(config: TransformerConfig, layer: int) -> GridBlock:
-            return GridBlock(config, layer, embed.grid if layer in global_layers else window)
+            return GridBlock(config, layer, embed.grid, embed.grid if layer in global_layers else window)
 
         self.embed, self.body, self.neck = embed, Transformer(config, block), Neck(config.dim, out_dim)
 
     def forward(self, images: Tensor) -> Tensor:
         """images [B, 3, height, width] -> features [B, R, C, out_dim]"""
-        out: Tensor = self.neck(self.body(self.embed(images)))
+        patches = self.embed(images)
+        out: Tensor = self.neck(self.body(patches.flatten(1, 2)).view_as(patches))
         return out
 
 
@@ -57,51 +60,66 @@ class GridEmbedding(PatchEmbedding):
 
 
 class GridAttention(Attention):
-    """Attention over a square of W x W tokens; a query's product with a learned vector for each distance in rows,
-    and with one for each in columns, adds to its scores (decomposed relative positions, Li et al., 2021, "MViTv2")."""
+    """Attention over the grid's tokens within windows of W x W. A query's product with a learned vector for each
+    distance in rows, and with one for each in columns, adds to its scores (decomposed relative positions, Li et al.,
+    2021, "MViTv2")."""
 
-    def __init__(self, config: TransformerConfig, window: int) -> None:
+    def __init__(self, config: TransformerConfig, grid: int, window: int) -> None:
         super().__init__(config)
-        self.window = window
+        self.grid, self.window = grid, window
         self.rows = nn.Parameter(torch.zeros(2 * window - 1, self.head_dim))
         self.cols = nn.Parameter(torch.zeros(2 * window - 1, self.head_dim))
 
+    def forward(
+        self,
+        x: Tensor,  # [B, R * C, D]
+        source: Source | None = None,
+        mask: Mask = None,
+        rope: Angles | None = None,
+        slot: Slot | None = None,
+    ) -> Tensor:
+        return super().forward(F.pad(x, (0, 0, 0, 1)))  # windows that stick out of the grid see a token of zeros
+
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Mask) -> Tensor:
-        at = torch.arange(self.window, device=q.device)
-        apart = at[:, None] - at + self.window - 1  # [W, W], queries by keys
-        placed = q.view(*q.shape[:2], self.window, self.window, -1)  # [B, H, W, W, E]
-        by_row = torch.einsum("bhrce,rke->bhrck", placed, self.rows[apart])
-        by_col = torch.einsum("bhrce,cke->bhrck", placed, self.cols[apart])
-        bias = by_row[..., :, None] + by_col[..., None, :]  # [B, H, W, W, W, W]
-        return super().attend(q, k, v, bias.flatten(4).flatten(2, 3).float())
+        """Each [B, H, R * C + 1, E] -> [B, H, R * C, E]"""
+        batch, windows = len(q), self.windows(q.device)
+        q, k, v = (x.transpose(1, 2)[:, windows].flatten(0, 1).transpose(1, 2) for x in (q, k, v))
+        heads = zip(*(torch.split(x, 1, dim=1) for x in (q, k, v)), strict=True)  # [B * windows, 1, W * W, E] each
+        attended = torch.cat([self.attend_in_windows(*head) for head in heads], dim=1)
+        tokens = attended.transpose(1, 2).reshape(batch, windows.numel(), -1, self.head_dim)
+        places = windows.flatten().argsort()[: self.grid**2]
+        return tokens[:, places].transpose(1, 2)
+
+    def windows(self, device: torch.device) -> Tensor:
+        """The numbers of each window's tokens, [windows, W * W]; R * C where it sticks out of the grid"""
+        count = -(-self.grid // self.window)
+        beyond = count * self.window - self.grid
+        numbers = torch.arange(self.grid**2, device=device).view(self.grid, self.grid)
+        padded = F.pad(numbers, (0, beyond, 0, beyond), value=self.grid**2)
+        return padded.view(count, self.window, count, self.window).transpose(1, 2).reshape(-1, self.window**2)
+
+    def attend_in_windows(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """One head's [N, 1, W * W, E] in each of N windows -> the same"""
+        side, attend = self.window, super().attend
+        at = torch.arange(side, device=q.device)
+        apart = at[:, None] - at + side - 1  # [W, W], queries by keys
+        placed = q.view(*q.shape[:2], side, side, -1)
+        by_row = placed @ self.rows[apart].mT  # [N, 1, W, W, W]: rows and columns of queries, then rows of keys
+        by_col = (placed.transpose(2, 3) @ self.cols[apart].mT).transpose(2, 3)
+        rows = max(1, PIECE // (len(q) * side**3))
+        attended = []
+        for some, down, across in zip(*(torch.split(x, rows, dim=2) for x in (placed, by_row, by_col)), strict=True):
+            bias = (down[..., :, None] + across[..., None, :]).flatten(4).flatten(2, 3)
+            attended.append(attend(some.flatten(2, 3), k, v, bias.float()))
+        return torch.cat(attended, dim=2)
 
 
 class GridBlock(Block):
     """A block whose attention sees a window of the grid at a time."""
 
-    def __init__(self, config: TransformerConfig, layer: int, window: int) -> None:
+    def __init__(self, config: TransformerConfig, layer: int, grid: int, window: int) -> None:
         super().__init__(config, layer)
-        self.attn, self.window = GridAttention(config, window), window
-
-    def forward(
-        self,
-        x: Tensor,  # [B, R, C, D]
-        mask: Mask = None,
-        rope: Angles | None = None,
-        slot: Slot | None = None,
-        source: Source | None = None,
-    ) -> Tensor:
-        x = self.residual(x, self.attn_norm, self.attend_in_windows)
-        return self.residual(x, self.mlp_norm, self.mlp)
-
-    def attend_in_windows(self, x: Tensor) -> Tensor:
-        """[B, R, C, D] -> [B, R, C, D]. Windows that stick out of the grid are filled with zeros, which are seen."""
-        (batch, rows, cols, dim), side = x.shape, self.window
-        down, across = -(-rows // side), -(-cols // side)
-        padded = F.pad(x, (0, 0, 0, across * side - cols, 0, down * side - rows))
-        cut = padded.view(batch, down, side, across, side, dim).transpose(2, 3)  # [B, down, across, W, W, D]
-        attended: Tensor = self.attn(cut.reshape(-1, side * side, dim)).view(cut.shape)
-        return attended.transpose(2, 3).reshape(padded.shape)[:, :rows, :cols]
+        self.attn = GridAttention(config, grid, window)
 
 
 class ChannelNorm(nn.LayerNorm):

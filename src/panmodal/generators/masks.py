@@ -94,6 +94,36 @@ class Placed(Source):
         return False  # for keys are not of the vectors alone
 
 
+class Across(Attention):
+    """Attention between a prompt's few tokens and an image's many vectors, one way or the other.
+
+    The weights of the image's side are applied to the tokens, which is less work: a query times a key, q . Kx, is
+    K'q . x, and a mean of values, Vx, is V times the mean of x.
+    """
+
+    def to_image(self, queries: Tensor, image: Tensor, placed: Tensor) -> Tensor:
+        """Tokens look at the image: queries [P, Q, D]; image [P or 1, R * C, D], without positions and with
+        -> [P, Q, D]"""
+        asked = self.by_head(self.q(queries) * self.head_dim**-0.5, self.k.weight)
+        weights = (asked @ placed.mT).softmax(dim=-1)  # [P, H * Q, R * C]; keys' bias would add the same to all scores
+        seen = (weights @ image).view(len(queries), -1, *queries.shape[1:])  # [P, H, Q, D]
+        values = torch.einsum("phqd,hed->pqhe", seen, self.v.weight.view(-1, self.head_dim, seen.shape[3]))
+        out: Tensor = self.out(values.flatten(2) + self.v.bias)
+        return out
+
+    def to_tokens(self, placed: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """The image looks at tokens: placed [P or 1, R * C, D]; keys and values [P, Q, D] -> [P, R * C, D]"""
+        k = self.k(keys) * self.head_dim**-0.5
+        scores = self.by_head(k, self.q.weight) @ placed.mT + self.by_head(k, self.q.bias[:, None])
+        weights = scores.view(len(k), -1, k.shape[1], scores.shape[2]).softmax(dim=2)  # [P, H, Q, R * C]
+        return weights.flatten(1, 2).mT @ self.by_head(self.v(values), self.out.weight.T) + self.out.bias
+
+    def by_head(self, x: Tensor, weight: Tensor) -> Tensor:
+        """x [P, Q, H * E] times each head's part of weight [H * E, D] -> [P, H * Q, D]"""
+        heads = x.view(*x.shape[:2], -1, self.head_dim), weight.view(-1, self.head_dim, weight.shape[1])
+        return torch.einsum("pqhe,hed->phqd", *heads).flatten(1, 2)
+
+
 class TwoWayBlock(nn.Module):
     """Tokens attend to each other and to the image, and the image to the tokens."""
 
@@ -101,17 +131,18 @@ class TwoWayBlock(nn.Module):
         super().__init__()
         self.first = layer == 0
         self.attn, self.attn_norm = Attention(config), config.make_norm()
-        self.cross, self.cross_norm = Attention(across), config.make_norm()
+        self.cross, self.cross_norm = Across(across), config.make_norm()
         self.mlp, self.mlp_norm = MLP(config), config.make_norm()
-        self.back, self.back_norm = Attention(across), config.make_norm()
+        self.back, self.back_norm = Across(across), config.make_norm()
 
     def forward(self, tokens: Tensor, image: Tensor, prompts: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
         """tokens [P, Q, D] with their positions, the prompts as they came; image [P or 1, R * C, D] with its own."""
         tokens = self.attn(tokens) if self.first else tokens + self.attn(tokens + prompts, Placed(tokens, prompts))
         tokens = self.attn_norm(tokens)
-        tokens = self.cross_norm(tokens + self.cross(tokens + prompts, Placed(image, places)))
+        placed = image + places
+        tokens = self.cross_norm(tokens + self.cross.to_image(tokens + prompts, image, placed))
         tokens = self.mlp_norm(tokens + self.mlp(tokens))
-        image = self.back_norm(image + self.back(image + places, Placed(tokens, prompts)))
+        image = self.back_norm(image + self.back.to_tokens(placed, tokens + prompts, tokens))
         return tokens, image
 
 
@@ -128,7 +159,7 @@ class MaskDecoder(nn.Module):
         self.iou_token = nn.Parameter(torch.zeros(1, dim))
         self.mask_tokens = nn.Parameter(torch.zeros(1 + several, dim))
         self.blocks = nn.ModuleList(TwoWayBlock(config, across, layer) for layer in range(config.depth))
-        self.cross, self.norm = Attention(across), nn.LayerNorm(dim)
+        self.cross, self.norm = Across(across), nn.LayerNorm(dim)
         self.enlarge, self.enlarge_norm = nn.ConvTranspose2d(dim, dim // 4, 2, 2), nn.LayerNorm(dim // 4, eps=1e-6)
         self.enlarge_again = nn.ConvTranspose2d(dim // 4, dim // 8, 2, 2)
         self.filters = nn.ModuleList(Perceptron(dim, dim, dim // 8, 3) for _ in range(1 + several))
@@ -142,7 +173,7 @@ class MaskDecoder(nn.Module):
         tokens = prompts = torch.cat([own, prompts], dim=1)
         for block in self.blocks:
             tokens, image = block(tokens, image, prompts, places)
-        tokens = self.norm(tokens + self.cross(tokens + prompts, Placed(image, places)))
+        tokens = self.norm(tokens + self.cross.to_image(tokens + prompts, image, image + places))
         fine = F.gelu(self.enlarge_norm(enlarged(self.enlarge, image)))  # [P, R * C, 4, D / 4]
         fine = F.gelu(enlarged(self.enlarge_again, fine))  # [P, R * C, 4, 4, D / 8]
         asked = range(1 + len(self.filters))[1:][which]
@@ -155,9 +186,9 @@ class MaskDecoder(nn.Module):
 def enlarged(layer: nn.ConvTranspose2d, x: Tensor) -> Tensor:
     """A transposed 2 x 2 convolution of stride 2 as a product, [..., D] -> [..., 4, out]: of each vector four,
     in reading order."""
-    weight = layer.weight.permute(0, 2, 3, 1).flatten(1)  # [D, 4 * out]
+    weight = layer.weight.permute(2, 3, 1, 0).flatten(0, 2)  # [4 * out, D]
     assert layer.bias is not None
-    return (x @ weight).view(*x.shape[:-1], 4, -1) + layer.bias
+    return F.linear(x, weight, layer.bias.repeat(4)).view(*x.shape[:-1], 4, -1)
 
 
 class Perceptron(nn.Module):
