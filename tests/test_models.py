@@ -21,7 +21,7 @@ def chat():
 
 
 def test_they_are_small_and_have_cards():
-    assert built_in() == ["tiny/bind", "tiny/chat", "tiny/clip", "tiny/flamingo", "tiny/sam"]
+    assert built_in() == ["tiny/bind", "tiny/blip", "tiny/chat", "tiny/clip", "tiny/flamingo", "tiny/sam"]
     for name in built_in():
         assert sum(f.stat().st_size for f in (BUILT_IN / name).iterdir()) <= 12e6
         assert "playground only" in (BUILT_IN / name / "README.md").read_text()
@@ -63,6 +63,10 @@ def test_sam_cuts_out_what_is_clicked_or_boxed_and_finds_the_rest():
     assert found["mean_iou_three_clicks"] > 0.93
     assert found["iou_correlation"] > 0.6
     assert found["everything_recall_at_75"] > 0.95
+
+
+def test_blip_says_what_a_picture_shows():
+    assert pm.evaluate(pm.load("tiny/blip"), "playground/caption", count=60).metrics["accuracy"] > 0.9
 
 
 def test_flamingo_learns_words_from_the_examples_in_its_prompt():

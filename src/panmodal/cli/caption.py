@@ -9,14 +9,14 @@ import typer
 from panmodal.cli.shared import AllowPickle, Device, Json, load_model, model_option, pictures, print_json, progress
 
 NAME = "caption"
-EXAMPLE = 'panmodal caption pictures/ --prompt "a photo of" --json'
+EXAMPLE = "panmodal caption examples/scene.png --json"
 TOGETHER = 32
 
 
 def run(
     inputs: Annotated[list[str], typer.Argument(help="Pictures, folders of them, or - for one on standard input.")],
     prompt: Annotated[str, typer.Option(help="What the caption goes on from.")] = "",
-    model: str = model_option("Salesforce/blip-image-captioning-base"),
+    model: str = model_option("tiny/blip"),
     max_tokens: Annotated[int, typer.Option(help="The longest caption, in tokens.")] = 64,
     beams: Annotated[int, typer.Option(help="More than 1: search for the likeliest caption.")] = 1,
     device: Device = "cpu",

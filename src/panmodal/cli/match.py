@@ -10,13 +10,13 @@ from panmodal.cli.shared import AllowPickle, Device, Json, lines, load_model, mo
 from panmodal.errors import InputError
 
 NAME = "match"
-EXAMPLE = 'panmodal match cat.jpg "a cat on a sofa" "a dog on a sofa"'
+EXAMPLE = 'panmodal match examples/scene.png "two red circles and a blue star" "a pink star"'
 
 
 def run(
     image: Annotated[str, typer.Argument(help="A picture, a folder of them, or - for one on standard input.")],
     texts: Annotated[list[str], typer.Argument(help="Texts; - reads lines.")],
-    model: str = model_option("Salesforce/blip-itm-base-coco"),
+    model: str = model_option("tiny/blip"),
     device: Device = "cpu",
     allow_pickle: AllowPickle = False,
     json: Json = False,
