@@ -95,7 +95,8 @@ def test_a_t5_is_refused(folder):
     config["text_config"]["model_type"] = "t5"
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(
-        pm.CheckpointError, match="model_type 't5'; panmodal reads BLIP-2 .* over gpt2, gpt_neox, llama, mistral, mpt, opt"
+        pm.CheckpointError,
+        match="model_type 't5'; panmodal reads BLIP-2 .* over gpt2, gpt_neox, llama, mistral, mpt, opt",
     ):
         pm.load(folder)
 
