@@ -126,10 +126,10 @@ class Attention(nn.Module):
         attention = partial(F.scaled_dot_product_attention, is_causal=isinstance(mask, str), enable_gqa=self.grouped)
         if q.device.type == "cpu":  # whose bfloat16 attention is several times slower than its float32
             with torch.autocast("cpu", enabled=False):
-                return attention(q.float(), k.float(), v.float(), where)
+                return attention(q.float(), k.float(), v.float(), attn_mask=where)
         if where is not None and where.is_floating_point():
             where = where.to(q.dtype)
-        return attention(q, k, v, where)
+        return attention(q, k, v, attn_mask=where)
 
 
 class MLP(nn.Module):

@@ -96,20 +96,28 @@ def test_a_picture_encoded_once_answers_as_if_anew(sam, monkeypatch):
     encoded = []
     encode = sam.model.encode
     monkeypatch.setattr(sam.model, "encode", lambda images: encoded.append(len(images)) or encode(images))
+    grid = sam.model.prompts.grid
+    monkeypatch.setattr(sam.model.prompts, "grid", lambda *sides: encoded.append(sides) or grid(*sides))
     first = sam.segment(seen, [(20, 20)])
     prompts = [dict(points=[(20, 20), (3, 4)], labels=[1, 0], mask=first.logits[0]), dict(boxes=[(5, 5, 20, 30)])]
     for prompt in prompts:
         kept = sam.segment(seen, **prompt)
         assert encoded == []
         anew = sam.segment(picture, **prompt)
-        assert encoded.pop() == 1
+        assert encoded == [1, seen.places.shape[:2]]
+        encoded.clear()
         assert torch.equal(kept.masks, anew.masks) and torch.equal(kept.scores, anew.scores)
 
 
 def test_boxes_are_a_prompt_each(sam):
+    """And go through the decoder few at a time."""
     seen = sam.embed_image(scene_picture(1))
     boxes = [(2, 3, 12, 12), (10, 8, 30, 31), (0, 0, 32, 32)]
+    counts = []
+    hook = sam.model.decoder.register_forward_pre_hook(lambda _, given: counts.append(len(given[2])))
     together = sam.segment(seen, boxes=boxes)
+    hook.remove()
+    assert counts == [2, 1]
     assert together.masks.shape == (3, 32, 32)
     for i, box in enumerate(boxes):
         alone = sam.segment(seen, boxes=[box])

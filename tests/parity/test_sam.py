@@ -12,6 +12,7 @@ from transformers.models.sam import image_processing_pil_sam as theirs_everythin
 
 from panmodal.data.masks import from_rle, to_rle
 from panmodal.data.sample import Image
+from panmodal.encoders import grid
 from panmodal.generators import everything
 from panmodal.generators.masks import ALL, BACKGROUND, FOREGROUND, NOWHERE, SEVERAL, SINGLE
 from tests.parity.reference import close, load, pictures, write
@@ -51,6 +52,27 @@ def test_features(pair):
     family, theirs, _ = pair
     images = pictures(2, *[family.transform.width] * 2)
     close(family.model.encode(images).movedim(-1, 1), theirs.get_image_embeddings(images))
+
+
+@torch.no_grad()
+def test_features_in_pieces(pair, monkeypatch):
+    """What positions add to scores is made for as few rows of queries at a time as memory asks for."""
+    family, _, _ = pair
+    images = pictures(2, *[family.transform.width] * 2)
+    whole = family.model.encode(images)
+    biases = []
+    attention = torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(
+        torch.nn.functional,
+        "scaled_dot_product_attention",
+        lambda *given, attn_mask, **more: biases.append(attn_mask) or attention(*given, attn_mask=attn_mask, **more),
+    )
+    monkeypatch.setattr(grid, "PIECE", 1000)
+    torch.testing.assert_close(family.model.encode(images), whole, rtol=0, atol=1e-4)
+    assert any(bias.shape[2] < bias.shape[3] for bias in biases)
+    for bias in biases:
+        queries, keys = bias.shape[2:]
+        assert bias.numel() <= 1000 or queries**2 == keys  # one row
 
 
 POINTS = torch.tensor([[[5.0, 3.0], [20.0, 30.5]], [[40.0, 11.0], [0.0, 47.0]]])

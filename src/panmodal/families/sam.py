@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Self
 
 import torch
@@ -34,7 +35,8 @@ from panmodal.generators.everything import (
 )
 from panmodal.generators.masks import FOREGROUND, NOWHERE, SEVERAL, SINGLE, Box, Point, as_prompts
 
-CLICKS, MASKS = 64, 16  # in the decoder, and at full size, at a time
+CLICKS, MASKS = 64, 16  # whose masks are made, and of these at full size, at a time
+FEW = 2  # prompts in the decoder at a time, on a CPU: what it makes of more does not fit its caches
 PUBLISHED = {"points_per_side": 32, "min_score": 0.88, "min_stability": 0.95, "overlap_of": "boxes"}
 
 
@@ -51,12 +53,18 @@ class Sam(nn.Module):
         return out
 
     def decode(
-        self, features: Tensor, points: Tensor, kinds: Tensor, masks: Tensor | None = None, which: slice = SEVERAL
+        self,
+        features: Tensor,
+        points: Tensor,
+        kinds: Tensor,
+        masks: Tensor | None = None,
+        which: slice = SEVERAL,
+        places: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Features [P, R, C, D], or [1, R, C, D] of one picture for all prompts; points [P, Q, 2] in pixels of the
-        model's input; kinds [P, Q]; masks [P, 4R, 4C], logits of an earlier answer
-        -> logits [P, M, 4R, 4C], predicted IoU [P, M]"""
-        places = self.prompts.grid(*features.shape[1:3])
+        model's input; kinds [P, Q]; masks [P, 4R, 4C], logits of an earlier answer; places [R, C, D], the positions
+        of features where they have been made -> logits [P, M, 4R, 4C], predicted IoU [P, M]"""
+        places = self.prompts.grid(*features.shape[1:3]) if places is None else places
         out: tuple[Tensor, Tensor] = self.decoder(
             features + self.prompts.masks(masks), places, self.prompts.points(points, kinds), which
         )
@@ -71,9 +79,11 @@ class Sam(nn.Module):
 
 @dataclass(frozen=True)
 class ImageEmbedding:
-    """A picture as the encoder sees it: features [1, R, C, D], and its width and height in pixels."""
+    """A picture as the encoder sees it: features [1, R, C, D] and their positions [R, C, D], and its width and height
+    in pixels."""
 
     features: Tensor
+    places: Tensor
     size: tuple[int, int]
 
 
@@ -145,7 +155,8 @@ class Segmenter(Family[Sam]):
     def embed_image(self, image: Image) -> ImageEmbedding:
         """What `segment` accepts in the picture's place, so that further prompts cost the decoder alone."""
         pixels = self.processor.pictures([image]).to(self.device, self.dtype)
-        return ImageEmbedding(self.model.encode(pixels), image.pixels.size)
+        features = self.model.encode(pixels)
+        return ImageEmbedding(features, self.model.prompts.grid(*features.shape[1:3]), image.pixels.size)
 
     @torch.inference_mode()
     def segment(
@@ -177,9 +188,7 @@ class Segmenter(Family[Sam]):
             raise InputError("there is no prompt: give points, boxes or a mask, or segment everything")
         if several is None:
             several = len(points) == 1 and not boxes and mask is None
-        which = SEVERAL if several else SINGLE
-        at, kinds = self._to_input(at, seen.size), kinds.to(self.device)
-        logits, scores = self.model.decode(seen.features, at, kinds, mask, which)
+        logits, scores = self._answer(seen, at, kinds, mask, SEVERAL if several else SINGLE)
         logits, scores = logits.flatten(0, 1), scores.flatten()
         masks = self._full(logits, seen.size) > 0
         return Segmentation(masks.cpu(), scores.float().cpu(), logits.float().cpu())
@@ -231,9 +240,7 @@ class Segmenter(Family[Sam]):
         kinds = torch.tensor([[FOREGROUND, NOWHERE]])
         kept: list[tuple[Tensor, ...]] = []  # logits, score, stability and box of a few masks each
         for at in torch.split(F.pad(clicks, (0, 0, 0, 1)), CLICKS):
-            logits, scores = self.model.decode(
-                seen.features, self._to_input(at, seen.size), kinds.expand(len(at), -1).to(self.device)
-            )
+            logits, scores = self._answer(seen, at, kinds.expand(len(at), -1))
             likely = scores > min_score
             for few in zip(torch.split(logits[likely], MASKS), torch.split(scores[likely], MASKS), strict=True):
                 full = self._full(few[0], seen.size)
@@ -254,10 +261,19 @@ class Segmenter(Family[Sam]):
             segments += [Segment(mask, tuple(box), int(mask.sum()), *told) for mask, box, *told in about]
         return segments
 
-    def _to_input(self, at: Tensor, size: tuple[int, int]) -> Tensor:
-        """Points of a picture, [..., 2], as points of the model's input"""
-        scale = torch.tensor(self.transform.fitted(*size), dtype=torch.float64) / torch.tensor(size)
-        return (at * scale).to(self.device, torch.float32)
+    def _answer(
+        self, seen: ImageEmbedding, at: Tensor, kinds: Tensor, mask: Tensor | None = None, which: slice = SEVERAL
+    ) -> tuple[Tensor, Tensor]:
+        """Points of a picture [P, Q, 2] and their kinds [P, Q] -> logits [P, M, h, w], scores [P, M]"""
+        scale = torch.tensor(self.transform.fitted(*seen.size), dtype=torch.float64) / torch.tensor(seen.size)
+        at, kinds = (at * scale).to(self.device, torch.float32), kinds.to(self.device)
+        few = FEW if self.device.type == "cpu" else len(at)
+        answers = [
+            self.model.decode(seen.features, *some, mask, which, seen.places)
+            for some in zip(torch.split(at, few), torch.split(kinds, few), strict=True)
+        ]
+        logits, scores = (torch.cat(part) for part in zip(*answers, strict=True))
+        return logits, scores
 
     def _full(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
         """Masks of low resolution [M, h, w] over the picture [M, H, W]; what was padded is cut off."""
@@ -267,6 +283,7 @@ class Segmenter(Family[Sam]):
         return rows.to(self.device) @ logits.float() @ cols.T.to(self.device)
 
 
+@lru_cache(maxsize=8)
 def stretch(low: int, padded: int, fitted: int, full: int) -> Tensor:
     """Linear interpolation from `low` pixels to `padded`, of which the first `fitted` are stretched to `full`, as one
     matrix [full, low]; bilinear interpolation is one such product over the rows and one over the columns."""

@@ -36,7 +36,9 @@ def point_grid(side: int) -> Tensor:
 
 def stability(logits: Tensor) -> Tensor:
     """How little each mask [M, H, W] depends on its threshold: its IoU at a higher and a lower one, [M]"""
-    inner, outer = ((logits > offset).flatten(1).sum(dim=1) for offset in (STABILITY_OFFSET, -STABILITY_OFFSET))
+    inner, outer = (
+        (logits > offset).sum(dim=2, dtype=torch.int32).sum(dim=1) for offset in (STABILITY_OFFSET, -STABILITY_OFFSET)
+    )
     return inner / outer
 
 

@@ -97,8 +97,8 @@ class Placed(Source):
 class Across(Attention):
     """Attention between a prompt's few tokens and an image's many vectors, one way or the other.
 
-    The weights of the image's side are applied to the tokens, which is less work: a query times a key, q . Kx, is
-    K'q . x, and a mean of values, Vx, is V times the mean of x.
+    The weights of the image's side are applied to the tokens, which is less work for up to about 17: a query times a
+    key, q . Kx, is K'q . x, and a mean of values, Vx, is V times the mean of x.
     """
 
     def to_image(self, queries: Tensor, image: Tensor, placed: Tensor) -> Tensor:
