@@ -19,7 +19,7 @@ LAYERS = [
     {"errors"},
     {"embeddings", "data"},
     {"transformer", "cache"},
-    {"language", "encoders", "connectors", "quick"},
+    {"language", "foreign", "encoders", "connectors", "quick"},
     {"generators"},
     {"checkpoints", "generate"},
     {"families"},

@@ -95,6 +95,12 @@ class LanguageModel(nn.Module):
         out: Tensor = self.head(self.narrow(hidden))
         return out
 
+    def grown(self, rows: int) -> dict[str, Tensor]:
+        """Its weights for a vocabulary of `rows`, the words that are new to it the mean of the others."""
+        weights = self.state_dict()
+        tables = ("embed.vectors.weight", "head.weight")
+        return {name: with_rows(t, rows) if name in tables else t for name, t in weights.items()}
+
     def make_cache(self, batch: int, size: int) -> Cache:
         return Cache(self.body.config, batch, size, like=self.embed.vectors.weight)
 
@@ -102,14 +108,6 @@ class LanguageModel(nn.Module):
 def logits_of(model: LanguageModel | Any) -> Callable[[Tensor], Tensor]:
     """What makes logits of a model's hidden states: its own, or those of the language model in it"""
     return (model if isinstance(model, LanguageModel) else model.language).logits
-
-
-def with_words(weights: dict[str, Tensor], rows: int) -> dict[str, Tensor]:
-    """A language model's weights for a vocabulary of `rows`, the words that are new to it the mean of the others."""
-    grown = dict(weights)
-    for name in ("embed.vectors.weight", "head.weight"):
-        grown[name] = with_rows(weights[name], rows)
-    return grown
 
 
 def with_rows(table: Tensor, rows: int) -> Tensor:

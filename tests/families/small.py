@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
+from panmodal.connectors import CONNECTORS
 from panmodal.data.processor import Processor
 from panmodal.families import Family, compose, family_of, flamingo, minigpt4
 from panmodal.families.flamingo import Flamingo
@@ -88,15 +89,22 @@ CONFIGS = {
 }
 
 
+CONNECTOR_OPTIONS = {
+    "qformer": dict(queries=5, depth=2, heads=4),
+    "resampler": dict(latents=5, depth=2, heads=4, head_dim=8),
+    "abstractor": dict(depth=1),
+}
+
+
 def small(name: str, std: float = 0.1) -> Family:
-    """`name`: a key of CONFIGS, or one composed of others: `flamingo`, `llava` (with `-linear`, `-pixel_shuffle`, `-tiles`) or
-    `minigpt4`."""
+    """`name`: a key of CONFIGS, or one composed of others: `flamingo`, `llava` (with `-tiles`, or `-` and a connector) or `minigpt4`."""
     torch.manual_seed(0)
     if name == "flamingo":
         family = flamingo(small("clip", std), small("llama", std), every=2, latents=4, depth=1, heads=4, head_dim=8)
     elif name.startswith("llava"):
         connector = name.partition("-")[2] or "mlp"
-        family = compose(small("clip", std), "mlp" if connector == "tiles" else connector, small("llama", std))
+        spec = {"kind": "mlp" if connector == "tiles" else connector, **CONNECTOR_OPTIONS.get(connector, {})}
+        family = compose(small("clip", std), spec if len(spec) > 1 else spec["kind"], small("llama", std))
         if connector == "tiles":
             config = {**family.config, "model_type": "llava_next", "image_grid_pinpoints": [[32, 64], [64, 64]]}
             family = family_of(config).fresh(config, family.checkpoint.files)
@@ -127,7 +135,14 @@ def small(name: str, std: float = 0.1) -> Family:
     return family
 
 
-NAMES = [*CONFIGS, "flamingo", "llava", "llava-linear", "llava-pixel_shuffle", "llava-tiles", "minigpt4"]
+NAMES = [
+    *CONFIGS,
+    "flamingo",
+    "llava",
+    "llava-tiles",
+    "minigpt4",
+    *(f"llava-{kind}" for kind in CONNECTORS if kind != "mlp"),
+]
 SEERS = [
     "llava",
     "llava-pixel_shuffle",

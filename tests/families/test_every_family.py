@@ -11,6 +11,7 @@ import torch
 import panmodal as pm
 import panmodal.families.chat
 from panmodal.cache import Source
+from panmodal.connectors import CONNECTORS
 from panmodal.data.masks import to_rle
 from panmodal.data.media import Medium
 from panmodal.data.sample import Image, Sample, assistant, user
@@ -340,6 +341,12 @@ def test_families_say_what_they_cannot_do():
         pm.compose(small("llama"), "mlp", small("llama"))
     with pytest.raises(pm.InputError, match="did you mean 'linear'"):
         pm.compose(small("clip"), "lineer", small("llama"))
+    with pytest.raises(pm.InputError, match="connector qformer has no option 'query'; did you mean 'queries'"):
+        pm.compose(small("clip"), {"kind": "qformer", "query": 3}, small("llama"))
+    with pytest.raises(pm.InputError, match="connector gated has no option 'everey'; did you mean 'every'"):
+        pm.compose(small("clip"), {"kind": "gated", "everey": 3}, small("llama"))
+    with pytest.raises(pm.InputError, match="no language model"):
+        pm.compose(small("clip"), "mlp", small("clip"))
     with pytest.raises(pm.InputError, match="no vision layer -3: -1 is the last, -2 the first"):
         pm.compose(small("clip"), "mlp", small("llama"), layer=-3)
     with pytest.raises(pm.InputError, match="at least one label"):
@@ -357,14 +364,35 @@ def test_classify():
     assert all(0 <= share <= 1 for share in odds.values())
 
 
-@pytest.mark.parametrize("name", ["llava", "llava-linear", "llava-pixel_shuffle"])
-def test_a_composed_model_saves_and_loads(name, tmp_path):
+VECTORS = {
+    "mlp": 16,
+    "linear": 16,
+    "pixel_shuffle": 4,
+    "token_merging": 4,
+    "abstractor": 4,
+    "qformer": 5,
+    "resampler": 5,
+}
+
+
+@pytest.mark.parametrize("kind", CONNECTORS)
+def test_a_composed_model_saves_and_loads(kind, tmp_path):
+    name = "llava" if kind == "mlp" else f"llava-{kind}"
     family = small(name)
     family.save(tmp_path)
     again = pm.load(tmp_path)
     asked = [user(scene_picture(0), "how many red circles are there?")]
     assert again.reply(asked, max_tokens=8) == family.reply(asked, max_tokens=8)
-    assert again.processor.image_vectors == (4 if name.endswith("shuffle") else 16)
+    assert again.processor.image_vectors == VECTORS[kind]
+
+
+def test_models_are_composed_of_parts_by_name(tmp_path):
+    for name in ("clip", "llama"):
+        small(name).save(tmp_path / name)
+    options = {"every": 2, "latents": 4, "depth": 1, "heads": 4, "head_dim": 8}
+    gated = pm.compose(tmp_path / "clip", {"kind": "gated", **options}, tmp_path / "llama")
+    assert type(gated) is type(small("flamingo")) and len(gated.model.gates) == 1
+    assert pm.compose(tmp_path / "clip", "linear", small("llama")).processor.image_vectors == 16
 
 
 @pytest.mark.parametrize("layer", [-1, -2])

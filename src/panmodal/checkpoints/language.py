@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 from panmodal.checkpoints import names
-from panmodal.checkpoints.parts import Config, Part, activation, blocks, only
+from panmodal.checkpoints.parts import Config, Part, activation, blocks, find_part, only
 from panmodal.embeddings import Rope, TokenEmbedding
 from panmodal.errors import CheckpointError
+from panmodal.foreign import ForeignLanguage, knows
 from panmodal.language import LanguageModel, ParallelBlock
 from panmodal.transformer import Block, TransformerConfig
 
@@ -231,3 +234,22 @@ LANGUAGE_MODELS: dict[str, Part[LanguageModel]] = {
         names.MPT,
     ),
 }
+
+
+def find_language(config: Config, default: str = "") -> Part[LanguageModel]:
+    """How a language model is read: by the core, or, where the core does not know its `model_type`, by `transformers`.
+    Raises CheckpointError if neither does."""
+    kind = config.get("model_type", default)
+    if kind not in LANGUAGE_MODELS and knows(kind):
+        return Part({}, ForeignLanguage, _same_names)
+    try:
+        return find_part(LANGUAGE_MODELS, config, default)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{error}; pip install 'panmodal[hf]' reads the language models of transformers"
+        ) from None
+
+
+def _same_names(config: Config) -> names.Names:
+    with torch.device("meta"):
+        return names.as_named(ForeignLanguage(config).model, "model.")

@@ -8,9 +8,12 @@ SPARE for tensors that the library does not use but writes back.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
+
+from torch import nn
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,12 @@ class To:
 
 SPARE = To(())
 Names = Mapping[str, str | To]
+
+
+def as_named(module: nn.Module, prefix: str = "") -> Names:
+    """Of a module whose parameters are published by the names that they have in it."""
+    paths = (name.removesuffix(".weight").removesuffix(".bias") for name, _ in module.named_parameters())
+    return {path: f"{prefix}{path}" for path in (re.sub(r"(?<=\.)\d+(?=\.|$)", "{}", path) for path in paths)}
 
 
 def qkv(name: str, transposed: bool = False) -> To:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from panmodal.errors import InputError, suggest
+from panmodal.errors import InputError
 from panmodal.transformer import ACTIVATIONS
 
 
@@ -67,16 +66,3 @@ class PixelShuffle(nn.Module):
                 f"pixel shuffle by {self.factor} needs a square grid whose side it divides, not {patches} tokens"
             )
         return patches // self.factor**2
-
-
-CONNECTORS: dict[str, Callable[[int, int], nn.Module]] = {
-    "mlp": MLPConnector,
-    "linear": LinearConnector,
-    "pixel_shuffle": PixelShuffle,
-}
-
-
-def make_connector(kind: str, source: int, dim: int) -> nn.Module:
-    if kind not in CONNECTORS:
-        raise InputError(f"unknown connector {kind!r}{suggest(kind, CONNECTORS)}")
-    return CONNECTORS[kind](source, dim)

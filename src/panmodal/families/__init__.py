@@ -10,6 +10,7 @@ import torch
 from panmodal.checkpoints.hub import locate
 from panmodal.checkpoints.parts import Config
 from panmodal.checkpoints.store import read_config
+from panmodal.connectors import CONNECTORS, Spec, kind_of, options_of
 from panmodal.errors import CheckpointError, InputError, suggest
 from panmodal.families.base import Family
 from panmodal.families.blip import BlipHybrid
@@ -20,9 +21,10 @@ from panmodal.families.clip import Contrastive
 from panmodal.families.flamingo import FlamingoChat, flamingo
 from panmodal.families.imagebind import Binding
 from panmodal.families.language import LanguageChat
-from panmodal.families.llava import LlavaChat, compose
+from panmodal.families.llava import LlavaChat, llava
 from panmodal.families.sam import Segmenter
 from panmodal.families.towers import ImageTower, TextTower
+from panmodal.foreign import knows
 
 # model_type in config.json, or an architecture that means something else by it -> the family that reads it.
 FAMILIES: dict[str, type[Family[Any]]] = {
@@ -62,6 +64,8 @@ def family_of(config: Config) -> type[Family[Any]]:
     for kind in (*(config.get("architectures") or ()), config.get("model_type")):
         if kind in FAMILIES:
             return FAMILIES[kind]
+    if knows(str(kind)):
+        return LanguageChat
     raise InputError(f"panmodal does not read model_type {kind!r}{suggest(str(kind), FAMILIES)}")
 
 
@@ -91,6 +95,31 @@ def load(
     return family.read(folder, os.fspath(name), dtype, allow_pickle).to(device)
 
 
+Part = str | os.PathLike[str] | Family[Any]
+
+
+def compose(vision: Part, connector: Spec, language: Part, layer: int = -2) -> Chat[Any]:
+    """A new model from an image encoder (or a model that has one) and a language model, either by name.
+
+    `connector` is a kind, or a table of one and its options, such as `{"kind": "resampler", "latents": 32}`. It
+    makes of the encoder's features vectors that stand among the words (see `CONNECTORS`), or it is "gated", and the
+    language model looks at the features through gated cross-attention; options are those of `flamingo`.
+
+    The weights of both are taken over, not copied; the connector is untrained. Among words stand the features after
+    the encoder's layer `layer`: -1 is its last, -2 the one before, as in LLaVA.
+    """
+    kinds: dict[str, Any] = {**CONNECTORS, "gated": flamingo}
+    kind = kind_of(connector)
+    if kind not in kinds:
+        raise InputError(f"unknown connector {kind!r}{suggest(kind, kinds)}")
+    gated = kind == "gated"
+    options = options_of(connector, kinds[kind], 3 if gated else 2)  # told before anything is loaded
+    seen, spoken = (part if isinstance(part, Family) else load(part) for part in (vision, language))
+    if not isinstance(spoken, LanguageChat):
+        raise InputError(f"{spoken!r} is no language model")
+    return flamingo(seen, spoken, **options) if gated else llava(seen, connector, spoken, layer)
+
+
 __all__ = [
     "FAMILIES",
     "Binding",
@@ -111,6 +140,7 @@ __all__ = [
     "compose",
     "family_of",
     "flamingo",
+    "llava",
     "load",
     "minigpt4",
 ]

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from panmodal.cache import Cache, Source
 from panmodal.checkpoints.blip2 import MINIGPT4, build_seeing
 from panmodal.checkpoints.hub import locate
-from panmodal.checkpoints.language import LANGUAGE_MODELS
+from panmodal.checkpoints.language import find_language
 from panmodal.checkpoints.names import Names, settle, under
-from panmodal.checkpoints.parts import Config, find_part, only
+from panmodal.checkpoints.parts import Config, only
 from panmodal.checkpoints.store import (
     Checkpoint,
     as_stored,
@@ -40,7 +40,7 @@ from panmodal.data.tokens import Tokenizer
 from panmodal.encoders import ImageEncoder
 from panmodal.errors import CheckpointError, InputError
 from panmodal.families.chat import Chat
-from panmodal.language import LanguageModel, splice, with_words
+from panmodal.language import LanguageModel, splice
 from panmodal.transformer import initialise
 
 _TURNS = (  # pictures stand before the start token
@@ -115,13 +115,7 @@ class Blip2Chat(Chat[Blip2]):
     def build(config: Config) -> tuple[Blip2, Names]:
         only(config["qformer_config"], use_qformer_text_input=False)
         text = config["text_config"]
-        kind = text.get("model_type", "opt")
-        if kind not in LANGUAGE_MODELS:
-            raise CheckpointError(
-                f"config.json has a language model of model_type {kind!r}; panmodal reads BLIP-2 and InstructBLIP over "
-                + ", ".join(sorted(LANGUAGE_MODELS))
-            )
-        spoken = find_part(LANGUAGE_MODELS, text, "opt")
+        spoken = find_language(text, "opt")
         encoder, qformer, names = build_seeing(config, reads_text=config["model_type"] == "instructblip")
         names = {
             **names,
@@ -312,7 +306,7 @@ def _join(
         kept = {n: t for n, t in stored.items() if n.startswith(("vision_model.", "qformer.", "query_tokens"))}
         seeing = nn.ModuleDict({"encoder": model.encoder, "qformer": model.qformer})
         load_weights(seeing, names, kept, language.dtype, spare_under=("qformer.",))
-    model.language.load_state_dict(with_words(language.model.state_dict(), rows), assign=True)
+    model.language.load_state_dict(language.model.grown(rows), assign=True)
     model.language.tie()
     files = {**language.checkpoint.files, **tokenizer.to_files()}
     files |= {

@@ -1,4 +1,4 @@
-"""A language model alone: GPT-2, GPT-NeoX, OPT, MPT, LLaMA, Vicuna, Mistral, Qwen."""
+"""A language model alone: GPT-2, GPT-NeoX, OPT, MPT, LLaMA, Vicuna, Mistral, Qwen, and those of `transformers`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from panmodal.checkpoints.language import LANGUAGE_MODELS
+from panmodal.checkpoints.language import find_language
 from panmodal.checkpoints.names import Names
-from panmodal.checkpoints.parts import Config, find_part
+from panmodal.checkpoints.parts import Config
 from panmodal.data.processor import Processor
 from panmodal.data.sample import Image
 from panmodal.data.template import PLAIN, ChatTemplate
@@ -24,7 +24,7 @@ class LanguageChat(Chat[LanguageModel]):
 
     @staticmethod
     def build(config: Config) -> tuple[LanguageModel, Names]:
-        part = find_part(LANGUAGE_MODELS, config)
+        part = find_language(config)
         return part.build(config), part.table(config)
 
     def make_processor(self) -> Processor:

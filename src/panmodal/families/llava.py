@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from panmodal.cache import Cache
-from panmodal.checkpoints.language import LANGUAGE_MODELS
-from panmodal.checkpoints.names import Names, settle, under
+from panmodal.checkpoints.language import find_language
+from panmodal.checkpoints.names import Names, as_named, settle, under
 from panmodal.checkpoints.parts import IMAGE_ENCODERS, Config, activation, find_part
 from panmodal.checkpoints.store import Checkpoint, published_weights
-from panmodal.connectors import MLPConnector, Tiles, make_connector
+from panmodal.connectors import MLPConnector, Spec, Tiles, kind_of, make_connector
 from panmodal.data.media import Medium
 from panmodal.data.pictures import ImageTransform
 from panmodal.data.processor import Processor
@@ -31,7 +31,7 @@ from panmodal.encoders.image import features_only
 from panmodal.errors import CheckpointError, InputError
 from panmodal.families.base import Family
 from panmodal.families.chat import Chat
-from panmodal.language import LanguageModel, splice, with_words
+from panmodal.language import LanguageModel, splice
 from panmodal.transformer import initialise
 
 VICUNA = (  # LLaVA-1.5's, for language models that come without a template
@@ -137,24 +137,26 @@ class LlavaChat(Chat[Llava]):
         if "tie_word_embeddings" in config:
             text.setdefault("tie_word_embeddings", config["tie_word_embeddings"])
         seen = find_part(IMAGE_ENCODERS, vision, "clip_vision_model")
-        spoken = find_part(LANGUAGE_MODELS, text, "llama")
+        spoken = find_language(text, "llama")
         layer = config.get("vision_feature_layer", -2)
         if not isinstance(layer, int):
             raise CheckpointError(f"config.json reads several vision layers, {layer}; panmodal reads one")
         depth = layer if layer >= 0 else seen.build(vision).body.config.depth + 1 + layer
         encoder = features_only(seen.build({**vision, "num_hidden_layers": depth}))
         language = spoken.build(text)
-        kind = config.get("connector", "mlp")
-        if kind == "mlp":
+        spec = config.get("connector", "mlp")
+        if spec == "mlp":
             act, bias = config.get("projector_hidden_act", "gelu"), config.get("multimodal_projector_bias", True)
             connector: nn.Module = MLPConnector(encoder.dim, language.dim, activation(act), bias)
         else:
-            connector = make_connector(kind, encoder.dim, language.dim)
+            connector = make_connector(spec, encoder.dim, language.dim)
         drop_first = config.get("vision_feature_select_strategy", "default") == "default"
         names = {
             **under("vision_tower.", seen.table(vision), "encoder."),
             **under("language_model.", spoken.table(text), "language."),
-            **PROJECTOR_NAMES[kind],
+            **(
+                PROJECTOR_NAMES.get(kind_of(spec)) or under("multi_modal_projector.", as_named(connector), "connector.")
+            ),
             "image_newline": "tiles.newline",
         }
         token = config.get("image_token_index", config.get("image_token_id", 32000))
@@ -228,7 +230,7 @@ def _video_transform(config: dict[str, Any]) -> VideoTransform:
     return VideoTransform(frame, config.get("num_frames") or FRAMES, clips=1, seconds=math.inf)
 
 
-PROJECTOR_NAMES: dict[str, Names] = {  # published for the MLP; the others follow its manner
+PROJECTOR_NAMES: dict[str, Names] = {  # published for the MLP; those that follow its manner
     "mlp": {
         "multi_modal_projector.linear_1": "connector.up",
         "multi_modal_projector.linear_2": "connector.down",
@@ -241,13 +243,8 @@ PROJECTOR_NAMES: dict[str, Names] = {  # published for the MLP; the others follo
 }
 
 
-def compose(vision: Family[Any], connector: str, language: Chat[LanguageModel], layer: int = -2) -> LlavaChat:
-    """A new model from an image encoder (or CLIP's image tower) and a language model.
-
-    Their weights are taken over, not copied; the connector is untrained. Features are read after
-    the encoder's layer `layer`: -1 is its last, -2 the one before, as in LLaVA.
-    """
-    make_connector(connector, 1, 1)  # a wrong name is told before anything is done
+def llava(vision: Family[Any], connector: Spec, language: Chat[LanguageModel], layer: int = -2) -> LlavaChat:
+    """A LLaVA from its parts; see `compose`."""
     tower, seen = vision.image_tower()
     if not -tower.body.config.depth <= layer < 0:
         raise InputError(f"there is no vision layer {layer}: -1 is the last, {-tower.body.config.depth} the first")
@@ -273,7 +270,7 @@ def compose(vision: Family[Any], connector: str, language: Chat[LanguageModel], 
     initialise(model.connector)
     known = model.encoder.state_dict().keys()
     model.encoder.load_state_dict({k: v for k, v in tower.state_dict().items() if k in known}, assign=True)
-    model.language.load_state_dict(with_words(language.model.state_dict(), rows), assign=True)
+    model.language.load_state_dict(language.model.grown(rows), assign=True)
     model.language.tie()
     part = find_part(IMAGE_ENCODERS, seen)
     whole = published_weights(tower, Checkpoint(seen, settle(part.table(seen))))

@@ -18,27 +18,14 @@ from panmodal.training.stages import PRESETS, Stage
 
 
 @dataclass(frozen=True)
-class FlamingoSpec:
-    """What `families.flamingo.flamingo` puts between an image encoder and a language model."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
-    every: int = 1
-    latents: int = 64
-    depth: int = 6
-    heads: int = 8
-    head_dim: int = 64
-
-
-@dataclass(frozen=True)
 class ModelSpec:
     """Where the model comes from, in one of three ways.
 
     `load`: a checkpoint by name. `config`: an untrained model of a published configuration, with a
     `tokenizer` ("playground", "playground/new-words", or a checkpoint that has one), an `image_processor` and a
     `chat_template` as needed; with `vision`, its image encoder and image processor are that model's, and ImageBind
-    takes over the `towers` of a CLIP, if one is named. `vision`, `connector` and `language`: composed of these,
-    features read after the vision's layer `vision_layer`; or `vision`, `flamingo` and `language`.
+    takes over the `towers` of a CLIP, if one is named. `vision`, `connector` (a kind, or a table of one and its
+    options) and `language`: composed of these, features read after the vision's layer `vision_layer`; see `compose`.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -51,8 +38,7 @@ class ModelSpec:
     towers: str | None = None
     vision: str | None = None
     vision_layer: int = -2
-    connector: str = "mlp"
-    flamingo: FlamingoSpec | None = None
+    connector: str | dict[str, Any] = "mlp"
     language: str | ModelSpec | None = None
 
 

@@ -19,7 +19,7 @@ from panmodal.checkpoints.hub import locate
 from panmodal.checkpoints.store import read_sidecars, write_json
 from panmodal.data.readers import Source, open_file
 from panmodal.errors import InputError, suggest
-from panmodal.families import Binding, Chat, Family, compose, family_of, flamingo, load
+from panmodal.families import Binding, Family, compose, family_of, load
 from panmodal.playground import new_words, speech
 from panmodal.training.journal import Journal
 from panmodal.training.loop import train
@@ -129,12 +129,7 @@ def build(spec: ModelSpec | str) -> Family[Any]:
         return family
     if spec.vision is None or spec.language is None:
         raise InputError("a composed model needs a vision and a language model")
-    language = build(spec.language)
-    if not isinstance(language, Chat):
-        raise InputError(f"{spec.language!r} is no language model")
-    if spec.flamingo is not None:
-        return flamingo(build(spec.vision), language, **asdict(spec.flamingo))
-    return compose(build(spec.vision), spec.connector, language, spec.vision_layer)
+    return compose(build(spec.vision), spec.connector, build(spec.language), spec.vision_layer)
 
 
 def _files(spec: ModelSpec) -> dict[str, bytes]:
