@@ -9,7 +9,7 @@ import torch
 
 from panmodal.connectors import CONNECTORS
 from panmodal.data.processor import Processor
-from panmodal.families import Family, compose, family_of, flamingo, minigpt4
+from panmodal.families import Family, compose, family_of, flamingo, llama_adapter, minigpt4
 from panmodal.families.flamingo import Flamingo
 from panmodal.playground.speech import CHAT_TEMPLATE, tokenizer
 from panmodal.transformer import initialise
@@ -97,10 +97,14 @@ CONNECTOR_OPTIONS = {
 
 
 def small(name: str, std: float = 0.1) -> Family:
-    """`name`: a key of CONFIGS, or one composed of others: `flamingo`, `llava` (with `-tiles`, or `-` and a connector) or `minigpt4`."""
+    """`name`: a key of CONFIGS, or one composed of others: `flamingo`, `adapter`, `llava` (with `-tiles`, or `-` and a connector) or `minigpt4`."""
     torch.manual_seed(0)
     if name == "flamingo":
         family = flamingo(small("clip", std), small("llama", std), every=2, latents=4, depth=1, heads=4, head_dim=8)
+    elif name == "adapter":
+        family = llama_adapter(
+            small("clip", std), small("llama", std), layers=1, prompts=4, depth=1, heads=4, head_dim=8
+        )
     elif name.startswith("llava"):
         connector = name.partition("-")[2] or "mlp"
         spec = {"kind": "mlp" if connector == "tiles" else connector, **CONNECTOR_OPTIONS.get(connector, {})}
@@ -127,10 +131,10 @@ def small(name: str, std: float = 0.1) -> Family:
         family = family_of(config).fresh(config, files)
     if name != "sam":  # whose positions must not be quiet
         initialise(family.model, std)
-    if isinstance(family.model, Flamingo):
-        for gate in family.model.gates:  # which begin closed
-            gate.attn_gate.data.fill_(0.5)
-            gate.mlp_gate.data.fill_(0.5)
+    if isinstance(family.model, Flamingo):  # whose gates begin closed
+        for gate in family.model.gates.parameters():
+            if gate.shape == (1,):
+                gate.data.fill_(0.5)
     assert isinstance(family.processor, Processor)
     return family
 
@@ -138,6 +142,7 @@ def small(name: str, std: float = 0.1) -> Family:
 NAMES = [
     *CONFIGS,
     "flamingo",
+    "adapter",
     "llava",
     "llava-tiles",
     "minigpt4",
@@ -151,6 +156,7 @@ SEERS = [
     "instructblip",
     "minigpt4",
     "flamingo",
+    "adapter",
     "idefics",
 ]  # those that are shown pictures
 SPEAKERS = ["llama", "qwen3", "gpt2", "gpt_neox", "mpt", "opt"]

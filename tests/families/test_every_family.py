@@ -395,6 +395,15 @@ def test_models_are_composed_of_parts_by_name(tmp_path):
     assert pm.compose(tmp_path / "clip", "linear", small("llama")).processor.image_vectors == 16
 
 
+def test_a_language_model_is_taken_out_of_one_that_sees():
+    seeing = small("llava")
+    family = pm.compose(small("clip"), "resampler", seeing)
+    assert family.language.body is not None and len(family.language.embed.vectors.weight) == 344
+    ids = torch.tensor([[7, 8, 9]])
+    torch.testing.assert_close(family.model(ids), seeing.model(ids), rtol=0, atol=0)
+    assert pm.compose(small("clip"), "mlp", small("blip2")).language.tied == small("blip2").language.tied
+
+
 @pytest.mark.parametrize("layer", [-1, -2])
 def test_a_composed_model_is_one_for_the_reference_too(layer, tmp_path):
     """LLaVA's own layout: the reference loads it whole, the towers' unused last layers included."""

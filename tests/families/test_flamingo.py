@@ -6,8 +6,10 @@ import pytest
 import torch
 
 import panmodal as pm
+from panmodal.cache import Source
 from panmodal.connectors.gated import latest_only
 from panmodal.data.sample import assistant, user
+from panmodal.transformer import Block
 from tests.families.small import small
 from tests.families.test_every_family import scene_picture
 
@@ -27,7 +29,7 @@ def test_a_token_sees_the_latest_picture_up_to_it():
         latest_only(places, torch.ones(2, 2, 1))
 
 
-@pytest.mark.parametrize("name", ["flamingo", "idefics"])
+@pytest.mark.parametrize("name", ["flamingo", "adapter", "idefics"])
 @torch.no_grad()
 def test_cached_equals_uncached(name):
     """In pieces, each with the pictures so far, and then token by token after the last of them."""
@@ -48,7 +50,7 @@ def test_cached_equals_uncached(name):
     torch.testing.assert_close(logits[pad], whole[pad], rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["flamingo", "idefics"])
+@pytest.mark.parametrize("name", ["flamingo", "adapter", "idefics"])
 def test_turns_with_pictures_are_remembered_rightly(name, monkeypatch):
     """Later turns start from the earlier ones' keys and values, and say what a fresh start says; a picture that is
     changed in an early turn is noticed."""
@@ -93,12 +95,44 @@ def test_what_cannot_be_composed():
         pm.flamingo(small("clip"), small("llama"), every=3)
     with pytest.raises(pm.InputError, match="no image encoder"):
         pm.flamingo(small("llama"), small("llama"))
+    with pytest.raises(pm.InputError, match="layers is 3; the language model has 2"):
+        pm.compose(small("clip"), {"kind": "adapter", "layers": 3}, small("llama"))
+    with pytest.raises(pm.InputError, match="prompts go with blocks of attention, then an MLP"):
+        pm.compose(small("clip"), "adapter", small("gpt_neox"))
 
 
-def test_fresh_gates_leave_the_language_model_as_it_was():
+@pytest.mark.parametrize("kind", ["gated", "adapter"])
+def test_fresh_gates_leave_the_language_model_as_it_was(kind):
     language = small("llama", std=0.3)
     ids = torch.tensor([[7, 8, 9, 4, 10]])
     before = language.model(ids)
-    family = pm.flamingo(small("clip"), language, every=1)
+    family = pm.compose(small("clip"), kind, language)
     torch.testing.assert_close(family.model(ids, torch.randn(1, 3, 32, 32))[..., :344], before, rtol=0, atol=1e-5)
     torch.testing.assert_close(language.model(ids), before, rtol=0, atol=0)
+
+
+@torch.no_grad()
+def test_prompts_are_seen_by_the_weights_of_the_attention_itself():
+    """LLaMA-Adapter's equations, for prompts that a picture was added to, and without one."""
+    family = small("adapter", std=0.3)
+    block = family.language.body.blocks[-1]
+    x, features = torch.randn(2, 3, 32), torch.randn(2, 4, 32)
+
+    def heads(linear, vectors):
+        return linear(vectors).view(2, -1, block.attn.k.out_features // block.attn.head_dim, block.attn.head_dim)
+
+    for source, prompts in (
+        (Source(features), block.gate.prompts + block.gate.project(features)),
+        (None, block.gate.prompts.expand(2, -1, -1)),
+    ):
+        plain = Block.forward(block, x)
+        seen = block.attn_norm(x)
+        q = block.attn.q(seen).view(2, 3, -1, block.attn.head_dim)
+        groups = q.shape[2] // heads(block.attn.k, prompts).shape[2]
+        k, v = (heads(m, prompts).repeat_interleave(groups, 2) for m in (block.attn.k, block.attn.v))
+        odds = (torch.einsum("bthe,bshe->bhts", q, k) / block.attn.head_dim**0.5).softmax(-1)
+        found = block.attn.out(torch.einsum("bhts,bshe->bthe", odds, v).flatten(2))
+        attended = x + block.attn(seen) + block.gate.gate.tanh() * found
+        expected = attended + block.mlp(block.mlp_norm(attended))
+        torch.testing.assert_close(block(x, source=source), expected, rtol=0, atol=1e-5)
+        assert (expected - plain).abs().max() > 1e-3

@@ -16,7 +16,7 @@ from panmodal.checkpoints.language import LANGUAGE_MODELS
 from panmodal.checkpoints.names import CLIP_IMAGE, LLAMA, SPARE, Names, To, under
 from panmodal.checkpoints.parts import IMAGE_ENCODERS, Config, find_part, only
 from panmodal.checkpoints.store import read_pickle
-from panmodal.connectors.gated import GatedLayer, add_gates
+from panmodal.connectors.gated import GatedLayer, PromptGate, add_gates
 from panmodal.connectors.resampler import Resampler
 from panmodal.encoders.image import ImageEncoder, features_only
 from panmodal.errors import CheckpointError
@@ -87,13 +87,14 @@ def read_idefics(config: Config) -> Pieces:
 
 
 def read_flamingo(config: Config) -> Pieces:
-    """Any image encoder and language model; a gate before every k-th block, from the k-th on. The class token,
-    where there is one, is left out."""
+    """Any image encoder and language model; a gate before every k-th block, from the k-th on, or prompts for the last
+    `adapter_layers`. The class token, where there is one, is left out."""
     vision, text = config["vision_config"], config["text_config"]
     seen, spoken = find_part(IMAGE_ENCODERS, vision), find_part(LANGUAGE_MODELS, text)
     encoder, language = features_only(seen.build(vision)), spoken.build(text)
     resampler, gates = new_parts(config, encoder.dim, language.body.config)
-    add_gates(language, gates, config["cross_attn_every_n_layers"], config["cross_attn_every_n_layers"] - 1)
+    every, prompted = config.get("cross_attn_every_n_layers", 1), config.get("adapter_layers")
+    add_gates(language, gates, every, language.body.config.depth - prompted if prompted else every - 1)
     names = {
         **under("vision_encoder.", seen.table(vision), "encoder."),
         **under("lang_encoder.", spoken.table(text), "language."),
@@ -104,16 +105,19 @@ def read_flamingo(config: Config) -> Pieces:
 
 
 def new_parts(config: Config, seen: int, blocks: TransformerConfig) -> tuple[Resampler, nn.ModuleList]:
-    """The resampler and the gates of our layout's configuration, between features of width `seen` and the blocks of
-    a language model."""
+    """The resampler and the gates, or prompts, of our layout's configuration, between features of width `seen` and the
+    blocks of a language model."""
     sizes = {**RESAMPLER, **config.get("resampler_config", {})}
 
     def shape(dim: int, depth: int) -> TransformerConfig:
         heads, head_dim = sizes["heads"], sizes["head_dim"]
         return TransformerConfig(dim, depth, heads, head_dim=head_dim, norm_eps=1e-5, qkv_bias=False, bias=False)
 
-    many = blocks.depth // config["cross_attn_every_n_layers"]
-    gates = nn.ModuleList(GatedLayer(shape(blocks.dim, 1), seen) for _ in range(many))
+    if prompted := config.get("adapter_layers"):
+        gates = nn.ModuleList(PromptGate(blocks.dim, seen, sizes["latents"]) for _ in range(prompted))
+    else:
+        many = blocks.depth // config["cross_attn_every_n_layers"]
+        gates = nn.ModuleList(GatedLayer(shape(blocks.dim, 1), seen) for _ in range(many))
     return Resampler(shape(seen, sizes["depth"]), sizes["latents"]), gates
 
 
@@ -170,6 +174,7 @@ OPEN_FLAMINGO: Names = {
         },
         "gates.{}.",
     ),
+    **under("lang_encoder.adapters.{}.", {"prompts": "prompts", "project": "project", "gate": "gate"}, "gates.{}."),
 }
 
 IDEFICS: Names = {

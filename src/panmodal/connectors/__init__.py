@@ -33,17 +33,17 @@ def make_connector(spec: Spec, source: int, dim: int) -> nn.Module:
     kind = kind_of(spec)
     if kind not in CONNECTORS:
         raise InputError(f"unknown connector {kind!r}{suggest(kind, CONNECTORS)}")
-    return CONNECTORS[kind](source, dim, **options_of(spec, CONNECTORS[kind], 2))
+    return CONNECTORS[kind](source, dim, **options_of(spec, CONNECTORS[kind]))
 
 
 def kind_of(spec: Spec) -> str:
     return spec if isinstance(spec, str) else str(spec.get("kind"))
 
 
-def options_of(spec: Spec, make: Callable[..., Any], first: int) -> dict[str, Any]:
-    """The options in a table, checked by the parameters of what they are for, from the `first` on."""
+def options_of(spec: Spec, make: Callable[..., Any]) -> dict[str, Any]:
+    """The options in a table, checked by the parameters of what they are for that have a default."""
     options = {} if isinstance(spec, str) else {k: v for k, v in spec.items() if k != "kind"}
-    known = list(inspect.signature(make).parameters)[first:]
+    known = [name for name, p in inspect.signature(make).parameters.items() if p.default is not p.empty]
     for option in options:
         if option not in known:
             raise InputError(f"the connector {kind_of(spec)} has no option {option!r}{suggest(option, known)}")

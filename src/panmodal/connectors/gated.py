@@ -1,7 +1,10 @@
 """Gated cross-attention: a language model looks at pictures through layers put between its own, which begin
-closed, so that it starts as it was (Flamingo, Alayrac et al., 2022, figure 4)."""
+closed, so that it starts as it was (Flamingo, Alayrac et al., 2022, figure 4); or through prompts, which begin
+closed, too (LLaMA-Adapter, Zhang et al., 2024)."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -52,14 +55,55 @@ class GatedParallelBlock(GatedBlock, ParallelBlock):
     """The same before a `ParallelBlock`."""
 
 
-GATED = {Block: GatedBlock, ParallelBlock: GatedParallelBlock}
+class PromptGate(nn.Module):
+    """What a block with prompts has more than another: learned prompts, which a picture's vectors of width
+    `source_dim`, as many, are added to, and a number that lets them in."""
+
+    def __init__(self, dim: int, source_dim: int, prompts: int) -> None:
+        super().__init__()
+        self.prompts = nn.Parameter(torch.zeros(prompts, dim))
+        self.project = nn.Linear(source_dim, dim, bias=False)
+        self.gate = nn.Parameter(torch.zeros(1))
+
+    def forward(self, source: Source | None, rows: int) -> Source:
+        """Vectors of one picture or several, [B, S, source_dim] -> prompts [B, S, D]; without, the learned ones"""
+        if source is None:
+            return Source(self.prompts.expand(rows, -1, -1))
+        pictures = source.vectors.shape[1] // len(self.prompts)
+        return Source(self.project(source.vectors) + self.prompts.repeat(pictures, 1), source.mask)
+
+
+class PromptedBlock(Block):
+    """A language model's block whose attention, by its own weights, also looks at prompts, beginning at zero
+    (LLaMA-Adapter, Zhang et al., 2024, equations 4 to 8, with one gate for all heads)."""
+
+    def __init__(self, config: TransformerConfig, layer: int, gate: PromptGate) -> None:
+        super().__init__(config, layer)
+        self.gate = gate
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: Mask = None,
+        rope: Angles | None = None,
+        slot: Slot | None = None,
+        source: Source | None = None,
+    ) -> Tensor:
+        seen = self.attn_norm(x)
+        prompted = self.attn(seen, self.gate(source, len(x)))
+        x = x + self.attn(seen, mask=mask, rope=rope, slot=slot) + self.gate.gate.tanh() * prompted
+        return self.after_attention(x, None)
 
 
 def add_gates(language: LanguageModel, gates: nn.ModuleList, every: int, first: int) -> None:
-    """Puts the gates before the blocks `first`, `first + every`, … of a language model, whose blocks are made
-    anew. Raises InputError unless there is a gate for each of these."""
+    """Puts gated layers before the blocks `first`, `first + every`, … of a language model, or gives prompts to them;
+    its blocks are made anew. Raises InputError unless there is a gate for each of these, and for blocks that take none.
+    """
     config, kind = language.body.config, language.body.blocks[0]
     plain = ParallelBlock if isinstance(kind, ParallelBlock) else Block
+    prompted = any(isinstance(gate, PromptGate) for gate in gates)
+    if prompted and (plain is ParallelBlock or not config.pre_norm):
+        raise InputError("prompts go with blocks of attention, then an MLP, each normed before; this model has others")
     places = {layer: i for i, layer in enumerate(range(first, config.depth, every))}
     if len(places) != len(gates) or not gates:
         raise InputError(f"{config.depth} blocks, a gate before every {every}, need {len(places)}, not {len(gates)}")
@@ -67,9 +111,10 @@ def add_gates(language: LanguageModel, gates: nn.ModuleList, every: int, first: 
     def block(config: TransformerConfig, layer: int) -> Block:
         if layer not in places:
             return plain(config, layer)
-        gate = gates[places[layer]]
-        assert isinstance(gate, GatedLayer)
-        return GATED[plain](config, layer, gate)
+        gate: Any = gates[places[layer]]
+        if prompted:
+            return PromptedBlock(config, layer, gate)
+        return (GatedBlock if plain is Block else GatedParallelBlock)(config, layer, gate)
 
     language.body = Transformer(config, block)
 

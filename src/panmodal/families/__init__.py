@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from panmodal.checkpoints.hub import locate
+from panmodal.checkpoints.language import find_language
+from panmodal.checkpoints.names import settle
 from panmodal.checkpoints.parts import Config
-from panmodal.checkpoints.store import read_config
+from panmodal.checkpoints.store import Checkpoint, read_config
 from panmodal.connectors import CONNECTORS, Spec, kind_of, options_of
 from panmodal.errors import CheckpointError, InputError, suggest
 from panmodal.families.base import Family
@@ -18,7 +21,7 @@ from panmodal.families.blip2 import Blip2Chat, InstructBlipChat, bootstrap, mini
 from panmodal.families.blip2_retrieval import Blip2Retrieval
 from panmodal.families.chat import Chat
 from panmodal.families.clip import Contrastive
-from panmodal.families.flamingo import FlamingoChat, flamingo
+from panmodal.families.flamingo import FlamingoChat, flamingo, llama_adapter
 from panmodal.families.imagebind import Binding
 from panmodal.families.language import LanguageChat
 from panmodal.families.llava import LlavaChat, llava
@@ -99,25 +102,34 @@ Part = str | os.PathLike[str] | Family[Any]
 
 
 def compose(vision: Part, connector: Spec, language: Part, layer: int = -2) -> Chat[Any]:
-    """A new model from an image encoder (or a model that has one) and a language model, either by name.
+    """A new model from an image encoder and a language model, or models that have one, either by name.
 
     `connector` is a kind, or a table of one and its options, such as `{"kind": "resampler", "latents": 32}`. It
-    makes of the encoder's features vectors that stand among the words (see `CONNECTORS`), or it is "gated", and the
-    language model looks at the features through gated cross-attention; options are those of `flamingo`.
+    makes of the encoder's features vectors that stand among the words (see `CONNECTORS`); or the language model looks
+    at the features through "gated" cross-attention (`flamingo`) or the prompts of an "adapter" (`llama_adapter`).
 
     The weights of both are taken over, not copied; the connector is untrained. Among words stand the features after
     the encoder's layer `layer`: -1 is its last, -2 the one before, as in LLaVA.
     """
-    kinds: dict[str, Any] = {**CONNECTORS, "gated": flamingo}
+    crossed: dict[str, Callable[..., Chat[Any]]] = {"gated": flamingo, "adapter": llama_adapter}
+    kinds: dict[str, Any] = {**CONNECTORS, **crossed}
     kind = kind_of(connector)
     if kind not in kinds:
         raise InputError(f"unknown connector {kind!r}{suggest(kind, kinds)}")
-    gated = kind == "gated"
-    options = options_of(connector, kinds[kind], 3 if gated else 2)  # told before anything is loaded
+    options = options_of(connector, kinds[kind])  # told before anything is loaded
     seen, spoken = (part if isinstance(part, Family) else load(part) for part in (vision, language))
-    if not isinstance(spoken, LanguageChat):
-        raise InputError(f"{spoken!r} is no language model")
-    return flamingo(seen, spoken, **options) if gated else llava(seen, connector, spoken, layer)
+    spoken = _language_of(spoken)
+    return crossed[kind](seen, spoken, **options) if kind in crossed else llava(seen, connector, spoken, layer)
+
+
+def _language_of(family: Family[Any]) -> LanguageChat:
+    if isinstance(family, LanguageChat):
+        return family
+    if not isinstance(family, LlavaChat | Blip2Chat):
+        raise InputError(f"{family!r} is no language model, and has none among words to compose with")
+    config = {"model_type": "llama" if isinstance(family, LlavaChat) else "opt", **family.config["text_config"]}
+    names = settle(find_language(config).table(config))
+    return LanguageChat(family.language, Checkpoint(config, names, family.checkpoint.files), family.name)
 
 
 __all__ = [
@@ -140,6 +152,7 @@ __all__ = [
     "compose",
     "family_of",
     "flamingo",
+    "llama_adapter",
     "llava",
     "load",
     "minigpt4",

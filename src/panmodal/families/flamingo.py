@@ -28,7 +28,7 @@ from panmodal.errors import CheckpointError, InputError
 from panmodal.families.base import Family
 from panmodal.families.chat import Chat, Shown
 from panmodal.language import LanguageModel, with_rows
-from panmodal.transformer import initialise
+from panmodal.transformer import TransformerConfig, initialise
 
 END_OF_CHUNK, END_OF_UTTERANCE = "<|endofchunk|>", "<end_of_utterance>"
 COMPLETION = (  # OpenFlamingo's few-shot prompts: <image>two cats.<|endofchunk|><image>a dog.<|endofchunk|><image>
@@ -160,16 +160,51 @@ def flamingo(
 
     Raises CheckpointError for a checkpoint that these parts do not fit.
     """
-    tower, seen = vision.image_tower()
-    blocks = language.model.body.config
-    if not 1 <= every <= blocks.depth:
-        raise InputError(f"every is {every}; the language model has {blocks.depth} layers to put gates before")
+    depth_of_language = _blocks(language).depth
+    if not 1 <= every <= depth_of_language:
+        raise InputError(f"every is {every}; the language model has {depth_of_language} layers to put gates before")
+    new = {} if checkpoint is None else read_checkpoint_pt(checkpoint, every, allow_pickle)
+    sizes = {"latents": latents, "depth": depth, "heads": heads, "head_dim": head_dim}
+    return _join(vision, language, {"cross_attn_every_n_layers": every, "resampler_config": sizes}, new)
+
+
+def llama_adapter(
+    vision: Family[Any],
+    language: Chat[LanguageModel],
+    *,
+    layers: int | None = None,
+    prompts: int = 10,
+    depth: int = 2,
+    heads: int = 8,
+    head_dim: int = 64,
+) -> FlamingoChat:
+    """A LLaMA-Adapter (Zhang et al., 2024): in each of the last `layers` blocks of a language model, by default all
+    but the first two, its own attention also looks at `prompts` learned vectors, to which those that a resampler of
+    `depth` blocks leaves of the picture are added. A gate in each begins closed. Parts are taken as by `flamingo`."""
+    most = _blocks(language).depth
+    layers = max(1, most - 2) if layers is None else layers
+    if not 1 <= layers <= most:
+        raise InputError(f"layers is {layers}; the language model has {most}")
+    sizes = {"latents": prompts, "depth": depth, "heads": heads, "head_dim": head_dim}
+    return _join(vision, language, {"adapter_layers": layers, "resampler_config": sizes}, {})
+
+
+def _blocks(language: Chat[LanguageModel]) -> TransformerConfig:
+    if not hasattr(language.model, "body"):
+        raise InputError(f"{language!r} is run by transformers, and gates go before blocks of the core's own models")
+    return language.model.body.config
+
+
+def _join(
+    vision: Family[Any], language: Chat[LanguageModel], settings: dict[str, Any], new: dict[str, Tensor]
+) -> FlamingoChat:
+    """`settings` say what is put between, `new` are its tensors, none where it is untrained."""
+    (tower, seen), pretrained = vision.image_tower(), bool(new)
     tokenizer = language.processor.tokenizer
     end, token = (tokenizer.add_special(mark) for mark in (END_OF_CHUNK, "<image>"))  # as OpenFlamingo numbers them
     tower_names = settle(find_part(IMAGE_ENCODERS, seen).table(seen))
     tensors = _under("vision_encoder.", published_weights(tower, Checkpoint(seen, tower_names)))
     tensors |= _under("lang_encoder.", published_weights(language.model, language.checkpoint))
-    new = {} if checkpoint is None else read_checkpoint_pt(checkpoint, every, allow_pickle)
     tables = to_theirs(("embed.vectors.weight", "head.weight"), language.checkpoint.names)
     words, head = (f"lang_encoder.{name}" for name in tables)
     needed = max(end, token) + 1
@@ -181,14 +216,13 @@ def flamingo(
         "model_type": "flamingo",
         "vision_config": seen,
         "text_config": {**language.config, "vocab_size": rows},
-        "cross_attn_every_n_layers": every,
-        "resampler_config": {"latents": latents, "depth": depth, "heads": heads, "head_dim": head_dim},
+        **settings,
         "image_token_id": token,
     }
     with torch.device("meta"):
         model, names = FlamingoChat.build(config)
-    if checkpoint is None:
-        resampler, gates = new_parts(config, tower.dim, blocks)
+    if not pretrained:
+        resampler, gates = new_parts(config, tower.dim, _blocks(language))
         fresh = nn.ModuleDict({"resampler": resampler, "gates": gates})
         initialise(fresh)
         new = published_weights(fresh, Checkpoint(config, settle(names)))
@@ -196,7 +230,7 @@ def flamingo(
     names, spare = load_weights(model, names, stored, language.dtype, FlamingoChat.spare_under)
     files = {**language.checkpoint.files, **tokenizer.to_files()}
     files["preprocessor_config.json"] = json.dumps(vision.checkpoint.image_processor).encode()
-    template = None if checkpoint else language.checkpoint.chat_template
+    template = None if pretrained else language.checkpoint.chat_template
     files["chat_template.jinja"] = (template or COMPLETION).encode()
     return FlamingoChat(model, Checkpoint(config, names, files, spare))
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from panmodal.cache import Source
 from panmodal.data.processor import IGNORED, Processor
@@ -24,7 +25,8 @@ class Hybrid:
     - Contrast: the picture and the last words of each sample, against those of the others.
     - Matching: whether a text fits a picture. Beside the true pairs stand hard ones: for each picture a text
       and for each text a picture of the batch, drawn by how alike the contrast finds them (ALBEF, Li et al.,
-      2021), and, if every sample has one, its `near_miss`, a text that all but fits its picture.
+      2021), and, if every sample has one, its `near_miss`, a text of as many tokens that all but fits its picture,
+      of which each word is judged, too.
     - Captioning: the words, each after those before it, in sight of the picture.
     """
 
@@ -88,21 +90,51 @@ def captioning_loss(model: Blip, tokens: Tensor, pairs: Batch) -> Tensor:
 
 def matching_loss(model: Blip, tokens: Tensor, batch: Batch, logits: Tensor, alike: Tensor) -> Tensor:
     """Image tokens [N, P, D], N captions and perhaps N near misses, and how alike the contrast finds the N by N
-    -> true pairs and others count as much as each other."""
+    -> true pairs count as much as all others, near misses as much as those drawn; and `words_loss`."""
     assert batch.pad is not None
+    assert model.text is not None
     own = torch.arange(len(tokens), device=tokens.device)
     misses = own[: len(batch.ids) - len(own)]
     for_image, hard_text = hard_negatives(logits, alike)
     for_text, hard_image = hard_negatives(logits.T, alike.T)
+    drawn = len(for_image) + len(hard_image)
     pictures = torch.cat([own, for_image, hard_image, misses])
     texts = torch.cat([own, hard_text, for_text, len(own) + misses])
-    judged, order = [], []
-    for rows, ids, pad in Batch(batch.ids[texts], batch.pad[texts]).by_length():
-        judged.append(model.match(Source(tokens[pictures[rows]]), ids, pad))
-        order.append(rows)
+    near = (texts >= len(own)) | (texts == pictures)
+    judged, order, words, wrong = [], [], [], []
+    with inputs(model.text.body.blocks[-1]) as states:
+        for rows, ids, pad in Batch(batch.ids[texts], batch.pad[texts]).by_length():
+            judged.append(model.match(Source(tokens[pictures[rows]]), ids, pad))
+            order.append(rows)
+            counted = pad & near[rows, None]
+            words.append(states.pop()[counted])
+            wrong.append((ids != batch.ids[pictures[rows], : ids.shape[1]])[counted])
     found = torch.cat(judged)[torch.cat(order).argsort()].float()
     fits = torch.zeros_like(texts)
     fits[own] = 1
-    losses = F.cross_entropy(found, fits, reduction="none")
-    true, others = losses[: len(own)].mean(), losses[len(own) :]
-    return (true + others.mean()) / 2 if len(others) else true
+    true, *others = torch.split(
+        F.cross_entropy(found, fits, reduction="none"), [len(own), *filter(None, [drawn, len(misses)])]
+    )
+    loss = true.mean()
+    if others:
+        loss = (loss + torch.stack([some.mean() for some in others]).mean()) / 2
+    return loss + words_loss(model, torch.cat(words), torch.cat(wrong)) if len(misses) else loss
+
+
+def words_loss(model: Blip, states: Tensor, wrong: Tensor) -> Tensor:
+    """The words of captions and of near misses, as the last block finds them, [W, D], judged by the head that judges
+    texts: whether each is the `wrong` one [W] (after replaced token detection, Clark et al., 2020). One bit for a
+    whole text hardly teaches which word to look up where; the block then gathers what the words tell."""
+    losses = F.cross_entropy(model.match_head(states).float(), (~wrong).long(), reduction="none")
+    return (losses[wrong].mean() + losses[~wrong].mean()) / 2
+
+
+@contextmanager
+def inputs(block: nn.Module) -> Iterator[list[Tensor]]:
+    """What the block is given, call by call"""
+    seen: list[Tensor] = []
+    hook = block.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    try:
+        yield seen
+    finally:
+        hook.remove()
