@@ -8,6 +8,8 @@ import tarfile
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image as Pil
 
 from panmodal.data import index
@@ -194,6 +196,23 @@ def test_pictures_lie_beside_or_in_a_folder_of_theirs(where, tmp_path):
     (tmp_path / "data.json").write_text(json.dumps([OURS, LLAVA]))
     assert open_data(tmp_path / "data.json").sample(1).images[0].pixels.size == (8, 6)
     assert open_data(tmp_path).size == 2  # a folder with one data set
+
+
+anything = st.recursive(
+    st.text('"\\\\[]{},: \\né', max_size=8) | st.integers(),
+    lambda inside: st.lists(inside, max_size=3) | st.dictionaries(st.text('"}\\\\', max_size=2), inside, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.dictionaries(st.text(max_size=3), anything, max_size=3), min_size=1), st.integers(1, 99))
+def test_records_are_found_in_any_list(listed, block, tmp_path, monkeypatch):
+    monkeypatch.setattr(index, "BLOCK", block)
+    file = tmp_path / "list.json"
+    text = json.dumps(listed, indent=block % 2, ensure_ascii=block % 3 > 0).encode()
+    file.write_bytes(text)
+    assert [json.loads(text[start:end]) for start, end in index.records(file)] == listed
 
 
 def test_a_reader_holds_where_records_lie_and_not_the_records(tmp_path, monkeypatch):

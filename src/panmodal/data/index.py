@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import mmap
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +17,6 @@ Numbers = NDArray[np.int64]
 
 BLOCK = 2**24  # bytes looked at a time
 KEPT = 2**28  # bytes of a file from which its index is kept on disk
-MARKS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{}]', re.DOTALL)  # a string, or a bracket outside of one
 
 
 def cache_folder() -> Path:
@@ -73,26 +70,35 @@ def lines(path: Path) -> Numbers:
 
 def records(path: Path) -> Numbers:
     """Where each object in a JSON list begins and ends, [records, 2]. Raises InputError if the list is not whole."""
-    found: list[int] = []
-    depth = 0
-    with opened(path) as file, _mapped(file) as content:
-        for mark in MARKS.finditer(content):
-            sign = mark[0][:1]
-            if sign in b"{[":
-                depth += 1
-                if depth == 2:
-                    found.append(mark.start())
-            elif sign in b"}]":
-                depth -= 1
-                if depth == 1:
-                    found.append(mark.end())
-    if depth or len(found) % 2:
-        raise InputError(f"{path} is not JSON: {abs(depth)} brackets are not closed; it may be cut off")
-    return np.array(found, np.int64).reshape(-1, 2)
+    found: list[Numbers] = []
+    place, depth, quotes, rest = 0, 0, 0, b""
+    with opened(path) as file:
+        while block := file.read(BLOCK):
+            signs = np.frombuffer(rest + block, np.uint8)
+            escaped = _escaped(signs)
+            rest = b"\\" if len(signs) in escaped[-1:] else b""  # which escapes what is in the next block
+            signs = signs[: len(signs) - len(rest)].copy()
+            signs[escaped[: len(escaped) - len(rest)]] = 0  # ends no string
+            ends = np.flatnonzero(signs == ord('"'))
+            curly = signs | 0x20  # of [ and ], which need not be told apart from { and }
+            brackets = np.flatnonzero((curly == ord("{")) | (curly == ord("}")))
+            brackets = brackets[(quotes + np.searchsorted(ends, brackets)) % 2 == 0]
+            opening = curly[brackets] == ord("{")
+            depths = depth + np.cumsum(np.where(opening, 1, -1))
+            edges = np.where(opening, depths == 2, depths == 1)
+            found.append(place + brackets[edges] + ~opening[edges])
+            place, quotes = place + len(signs), quotes + len(ends)
+            depth = int(depths[-1]) if len(depths) else depth
+    edges = np.concatenate([*found, np.zeros(0, np.int64)])
+    if depth or quotes % 2 or len(edges) % 2:
+        raise InputError(f"{path} is not whole JSON: {abs(depth)} brackets are not closed; it may be cut off")
+    return edges.reshape(-1, 2)
 
 
-def _mapped(file: BinaryIO) -> Any:
-    try:
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except ValueError:
-        raise InputError(f"{file.name} is empty") from None
+def _escaped(signs: NDArray[np.uint8]) -> Numbers:
+    """The places after every other backslash of a row of them"""
+    slashes = np.flatnonzero(signs == ord("\\"))
+    first = np.diff(slashes, prepend=-2) != 1  # of a row
+    begun = np.maximum.accumulate(np.where(first, np.arange(len(slashes)), 0))
+    escaped: Numbers = slashes[(np.arange(len(slashes)) - begun) % 2 == 0] + 1
+    return escaped

@@ -98,6 +98,11 @@ class Processor:
             raise InputError("this model does not converse: it has no chat template")
         return self._template
 
+    @property
+    def converses(self) -> bool:
+        """Whether the model has conversations; if not, what it reads are texts on their own."""
+        return self._template is not None
+
     def pictures(self, images: Sequence[Image], sizes: Sequence[Size] = ()) -> Tensor:
         """-> [N, 3, H, W]; with the sizes by which pictures are cut, N are the tiles of all of them"""
         pictures = [image.pixels for image in images]

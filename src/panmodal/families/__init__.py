@@ -9,7 +9,7 @@ import torch
 
 from panmodal.checkpoints.hub import locate
 from panmodal.checkpoints.parts import Config
-from panmodal.checkpoints.store import read_config
+from panmodal.checkpoints.store import Checkpoint, read_config, read_sidecars
 from panmodal.errors import CheckpointError, InputError, suggest
 from panmodal.families.base import Family
 from panmodal.families.blip import BlipHybrid
@@ -91,6 +91,16 @@ def load(
     return family.read(folder, os.fspath(name), dtype, allow_pickle).to(device)
 
 
+def outline(name: str | os.PathLike[str]) -> Any:
+    """A model without its weights, for what its `.processor` makes of data."""
+    folder = locate(name)
+    config = read_config(folder)
+    kind = family_of(config)
+    with torch.device("meta"):
+        model, names = kind.build(config)
+    return kind(model, Checkpoint(config, names, read_sidecars(folder)), os.fspath(name))
+
+
 __all__ = [
     "FAMILIES",
     "Binding",
@@ -113,4 +123,5 @@ __all__ = [
     "flamingo",
     "load",
     "minigpt4",
+    "outline",
 ]
