@@ -136,12 +136,32 @@ def test_a_recipe_names_several(recipe, tmp_path):  # noqa: F811
          r"none of the conversation's 1 messages is the assistant's: 0 of its \d+ tokens"),
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("workers", [0, 1])
-def test_one_sample_that_would_lose_its_labels_stops_the_training(bad, words, workers, tmp_path):
+def test_one_sample_that_would_lose_its_labels_stops_the_training(bad, words, tmp_path):
     file = lines(tmp_path / "data.jsonl", ["yes"] * 300)
     text = file.read_text().splitlines()
     text[40] = json.dumps(bad)
     file.write_text("\n".join(text))
-    steps = train(small("llava"), open_source(str(file)), stage(steps=80, batch=4), workers=workers)
+    steps = batches(open_source(str(file)), small("llava").processor, stage(batch=4), 0, Position())
     with pytest.raises(TrainingError, match=f"data.jsonl, line 41: {words}.*`panmodal data check` finds all"):
+        list(islice(steps, 80))
+
+
+def test_it_does_in_a_process_that_makes_batches_too(tmp_path):
+    file = lines(tmp_path / "data.jsonl", ["red " * 400])
+    steps = train(small("llava"), open_source(str(file)), stage(), workers=1)
+    with pytest.raises(TrainingError, match="data.jsonl, line 1: the conversation has .* tokens"):
         list(steps)
+
+
+def test_what_is_made_up_is_left_out(tmp_path):
+    """Of an endless source no line can be mended."""
+
+    class MadeUp:
+        size = None
+
+        def sample(self, index: int) -> Sample:
+            return Sample((user("what?"), assistant("red " * 400 if index == 7 else "yes")))
+
+    with closing(batches(MadeUp(), small("llava").processor, stage(batch=4), 0, Position())) as made:
+        *_, (_, position) = islice(made, 4)
+    assert position.bad == 1

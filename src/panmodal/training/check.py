@@ -13,7 +13,7 @@ from typing import Any
 
 from panmodal.data.processor import Encoded, Processor
 from panmodal.data.readers import Records, Source
-from panmodal.data.sample import Sample, assistant
+from panmodal.data.sample import Image, Sample, assistant
 from panmodal.errors import ContextError, InputError, LabelError, PlaceholderError
 from panmodal.training.stages import OBJECTIVES, Objective
 
@@ -129,7 +129,8 @@ def examine(source: Source, number: int, processor: Processor, objective: Object
     for medium in sample.media:
         try:
             medium.check()
-            look.pictures.append((medium.key, medium.name if medium.name[:1] != "<" else look.place))
+            if isinstance(medium, Image):
+                look.pictures.append((medium.key, medium.name if medium.name[:1] != "<" else look.place))
         except InputError as error:
             gone = isinstance(medium.source, str | Path) and not Path(medium.source).exists()
             look.faults["missing_pictures" if gone else "broken_pictures"] = str(error)
