@@ -11,8 +11,8 @@ import pytest
 from PIL import Image as Pil
 
 import panmodal as pm
+from panmodal.data.formats import open_data
 from panmodal.data.masks import from_rle
-from panmodal.data.readers import open_file
 from panmodal.errors import InputError
 from panmodal.playground import (
     COLOURS,
@@ -291,7 +291,7 @@ def test_scenes_are_told_from_photographs(fixtures):
 def test_export(command, tmp_path):
     result = command("playground", tmp_path / "out", "--count", 5, "--split", "held-out", "--size", 128, "--json")
     assert (result.code, json.loads(result.out)["scenes"]) == (0, 5)
-    source = open_file(tmp_path / "out" / "data.jsonl")
+    source = open_data(tmp_path / "out" / "data.jsonl")
     sample = source.sample(2)
     assert sample.images[0].pixels.size == (128, 128)
     assert sample.messages[1].role == "assistant"

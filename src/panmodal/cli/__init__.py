@@ -15,6 +15,7 @@ from panmodal.cli import (
     caption,
     chat,
     classify,
+    data,
     embed,
     evaluate,
     match,
@@ -37,6 +38,7 @@ app = typer.Typer(
 VERBS = (ask, chat, caption, embed, classify, match, search, segment)
 for module in (*VERBS, train, evaluate, models, playground, bench):
     app.command(module.NAME, epilog=f"Example: `{module.EXAMPLE}`")(module.run)
+app.add_typer(data.app, epilog=f"Example: `{data.EXAMPLE}`")
 
 
 def main() -> None:

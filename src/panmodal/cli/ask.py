@@ -65,9 +65,9 @@ def run(
 
 def _answer_file(chat: Any, path: Path, options: dict[str, Any], json: bool) -> None:
     """Answers a file's conversations; one that cannot be is reported and the others go on."""
-    from panmodal.data.readers import open_file
+    from panmodal.data.formats import open_data
 
-    source, failures = open_file(path), 0
+    source, failures = open_data(path), 0
     for i in range(source.size or 0):
         try:
             sample = source.sample(i)

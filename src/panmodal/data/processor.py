@@ -15,7 +15,7 @@ from panmodal.data.sample import Batch, Image, Message
 from panmodal.data.template import ChatTemplate
 from panmodal.data.tiles import Size, Tiling
 from panmodal.data.tokens import Tokenizer
-from panmodal.errors import InputError, suggest
+from panmodal.errors import ContextError, InputError, LabelError, PlaceholderError, suggest
 
 IGNORED = -100  # the label of a token that is not to be learned
 
@@ -98,6 +98,11 @@ class Processor:
             raise InputError("this model does not converse: it has no chat template")
         return self._template
 
+    @property
+    def converses(self) -> bool:
+        """Whether the model has conversations; if not, what it reads are texts on their own."""
+        return self._template is not None
+
     def pictures(self, images: Sequence[Image], sizes: Sequence[Size] = ()) -> Tensor:
         """-> [N, 3, H, W]; with the sizes by which pictures are cut, N are the tiles of all of them"""
         pictures = [image.pixels for image in images]
@@ -134,9 +139,20 @@ class Processor:
     def encode(self, messages: Sequence[Message], reply: bool = False) -> Encoded:
         """A conversation as the model's template writes it; `reply` ends it where its answer begins.
 
-        The assistant's turns are the tokens to learn. Raises InputError if pictures and placeholders
-        do not match, or if the conversation is longer than the context.
+        The assistant's turns are the tokens to learn. Nothing is ever cut. Raises LabelError, with both counts:
+        PlaceholderError if pictures and placeholders do not match, ContextError if the conversation is longer than
+        the context, and itself if there are answers of which no token is left to learn.
         """
+        encoded = self.expand(messages, reply)
+        if len(encoded.ids) > self.context:
+            raise ContextError(
+                f"the conversation has {len(encoded.ids)} tokens ({sum(encoded.vectors)} of them for "
+                f"{_counted(encoded.media)}) and the model reads {self.context}; shorten it"
+            )
+        return encoded
+
+    def expand(self, messages: Sequence[Message], reply: bool = False) -> Encoded:
+        """As `encode`, of any length."""
         text = self.template.render(messages, reply)
         answers = [] if reply else self._answers(messages, text)
         spans = self.tokenizer.spans(text)
@@ -156,11 +172,9 @@ class Processor:
             ids += [token] * copies
             learned += [any(a < end and start < b and a <= start for a, b in answers)] * copies
         if answers and not any(learned):
-            raise InputError("the conversation's answers are empty: there is nothing to learn from it")
-        if len(ids) > self.context:
-            raise InputError(
-                f"the conversation has {len(ids)} tokens ({sum(vectors)} of them for {_counted(media)}) and the model "
-                f"reads {self.context}; shorten it"
+            raise LabelError(
+                f"the conversation has {len(answers)} answers and {len(ids)} tokens, 0 of them to learn: its answers "
+                "are empty, and there is nothing to learn from it"
             )
         return Encoded(ids, learned, media, vectors, sizes)
 
@@ -186,7 +200,7 @@ class Processor:
             these = [medium for medium in media if isinstance(medium, kind)]
             places = ids.count(token) if token is not None else 0
             if len(these) != places:
-                raise InputError(
+                raise PlaceholderError(
                     f"the conversation has {len(these)} {name} and its text {places} placeholders for them"
                     + ("" if token is not None else f"; this model does not see {name}")
                 )

@@ -152,10 +152,12 @@ def system(*parts: Said) -> Message:
 
 @dataclass(frozen=True)
 class Sample:
-    """A conversation to learn from or to be asked, and what else its line in a file says."""
+    """A conversation to learn from or to be asked, what else its line in a file says, and which line of which
+    file that is."""
 
     messages: tuple[Message, ...]
     about: Mapping[str, Any] = field(default_factory=dict)
+    place: str = field(default="", compare=False)
 
     def to_json(self) -> dict[str, Any]:
         return {"messages": [m.to_json() for m in self.messages], **self.about}

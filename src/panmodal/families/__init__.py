@@ -12,7 +12,7 @@ from panmodal.checkpoints.hub import locate
 from panmodal.checkpoints.language import find_language
 from panmodal.checkpoints.names import settle
 from panmodal.checkpoints.parts import Config
-from panmodal.checkpoints.store import Checkpoint, read_config
+from panmodal.checkpoints.store import Checkpoint, read_config, read_sidecars
 from panmodal.connectors import CONNECTORS, Spec, kind_of, options_of
 from panmodal.errors import CheckpointError, InputError, suggest
 from panmodal.families.base import Family
@@ -98,6 +98,16 @@ def load(
     return family.read(folder, os.fspath(name), dtype, allow_pickle).to(device)
 
 
+def outline(name: str | os.PathLike[str]) -> Any:
+    """A model without its weights, for what its `.processor` makes of data."""
+    folder = locate(name)
+    config = read_config(folder)
+    kind = family_of(config)
+    with torch.device("meta"):
+        model, names = kind.build(config)
+    return kind(model, Checkpoint(config, names, read_sidecars(folder)), os.fspath(name))
+
+
 Part = str | os.PathLike[str] | Family[Any]
 
 
@@ -156,4 +166,5 @@ __all__ = [
     "llava",
     "load",
     "minigpt4",
+    "outline",
 ]

@@ -14,18 +14,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from panmodal.data.index import cache_folder
 from panmodal.data.media import Medium
 from panmodal.data.sample import as_medium
 from panmodal.errors import InputError
 from panmodal.families import Family
 
 TOGETHER = 64
-
-
-def cache_folder() -> Path:
-    """`$PANMODAL_CACHE`, or panmodal's folder in the user's cache."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("PANMODAL_CACHE") or Path(base) / "panmodal")
 
 
 class Gallery:

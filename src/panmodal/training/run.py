@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -17,12 +17,14 @@ import torch
 
 from panmodal.checkpoints.hub import locate
 from panmodal.checkpoints.store import read_sidecars, write_json
-from panmodal.data.readers import Source, open_file
+from panmodal.data.formats import open_data
+from panmodal.data.readers import Source
 from panmodal.errors import InputError, suggest
 from panmodal.families import Binding, Family, compose, family_of, load
 from panmodal.playground import new_words, speech
 from panmodal.training.journal import Journal
 from panmodal.training.loop import train
+from panmodal.training.mixture import Joined, Mixture
 from panmodal.training.recipe import ModelSpec, Recipe, read_recipe
 from panmodal.training.stages import Stage
 from panmodal.training.state import whole
@@ -94,14 +96,17 @@ def run_recipe(
     return family
 
 
-def open_source(name: str) -> Source:
-    """A data set by name (`playground/…`) or file (`.jsonl`, `.json`)."""
-    if name in SOURCES:
-        return SOURCES[name]
-    path = Path(name).expanduser()
-    if not path.exists():
-        raise InputError(f"no data {name!r}: not a file here{suggest(name, SOURCES)}")
-    return open_file(path)
+def open_source(data: str | Sequence[str] | Mapping[str, float]) -> Source:
+    """A data set by name (`playground/…`), file, folder or pattern of files (see `data.formats`); or several, one
+    after the other, or mixed by their weights."""
+    if not isinstance(data, str):
+        sources = [open_source(name) for name in data]
+        return Mixture(sources, list(data.values())) if isinstance(data, Mapping) else Joined(sources)
+    if data in SOURCES:
+        return SOURCES[data]
+    if not Path(data).expanduser().exists() and not set("*?{") & set(data):
+        raise InputError(f"no data {data!r}: not a file here{suggest(data, SOURCES)}")
+    return open_data(data)
 
 
 def build(spec: ModelSpec | str) -> Family[Any]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from panmodal.data.processor import IGNORED, Encoded, Processor, pad_rows
 from panmodal.data.sample import Batch, Image, Sample
-from panmodal.errors import InputError, suggest
+from panmodal.errors import InputError, LabelError, suggest
 from panmodal.language import logits_of
 from panmodal.training.anchored import Anchored
 from panmodal.training.hybrid import Hybrid
@@ -25,14 +25,15 @@ from panmodal.training.representation import representation_loss
 class Stage:
     """One stage of training.
 
-    `rates` gives each part of the model its peak learning rate; "all" stands for the parts not
-    named. The rate rises over the first `warmup` of the steps and falls along a cosine to
+    `data` names a data set; or several, of which every sample comes once an epoch; or some with their weights, the
+    proportions in which their samples come. `rates` gives each part of the model its peak learning rate; "all" stands
+    for the parts not named. The rate rises over the first `warmup` of the steps and falls along a cosine to
     `final` of its peak. A step learns from `batch` samples, `accumulate` times.
     """
 
     name: str
     objective: str
-    data: str
+    data: str | tuple[str, ...] | Mapping[str, float]
     rates: Mapping[str, float]
     steps: int
     batch: int
@@ -270,7 +271,10 @@ class NextToken:
         if self.everything:
             return replace(encoded, learned=[i not in processor.placeholders for i in encoded.ids])
         if not any(encoded.learned):
-            raise InputError("the assistant says nothing in this conversation: there is nothing to learn")
+            raise LabelError(
+                f"none of the conversation's {len(sample.messages)} messages is the assistant's: 0 of its "
+                f"{len(encoded.ids)} tokens are to learn"
+            )
         return encoded
 
     def length(self, encoded: Encoded) -> int:

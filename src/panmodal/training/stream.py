@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import count
 from multiprocessing import get_context
 
@@ -16,7 +17,7 @@ import torch
 from panmodal.data.processor import Processor
 from panmodal.data.readers import Source
 from panmodal.data.sample import Batch
-from panmodal.errors import InputError, TrainingError
+from panmodal.errors import InputError, LabelError, TrainingError, at
 from panmodal.training.stages import OBJECTIVES, Stage
 
 BAD_SHARE = 0.01  # of the samples may be unusable; never fewer than one
@@ -43,15 +44,12 @@ def sample_number(source: Source, seed: int, position: int) -> int:
     if source.size is None:
         return seed * STRIDE + position
     epoch, place = divmod(position, source.size)
-    order = _orders.get((seed, epoch, source.size))
-    if order is None:
-        _orders.clear()
-        shuffle = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-        order = _orders[seed, epoch, source.size] = torch.randperm(source.size, generator=shuffle)
-    return int(order[place])
+    return int(_order(seed, epoch, source.size)[place])
 
 
-_orders: dict[tuple[int, int, int], torch.Tensor] = {}
+@lru_cache(maxsize=8)  # of a mixture, each source is somewhere else
+def _order(seed: int, epoch: int, size: int) -> torch.Tensor:
+    return torch.randperm(size, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
 
 
 def batches(
@@ -105,8 +103,12 @@ class _Maker:
         encoded, reasons = [], []
         for number in numbers:
             try:
-                encoded.append(objective.encode(self.processor, self.source.sample(number)))
+                sample = self.source.sample(number)
+                with at(sample.place):
+                    encoded.append(objective.encode(self.processor, sample))
             except InputError as error:
+                if isinstance(error, LabelError) and self.source.size is not None:
+                    raise TrainingError(f"{error} (`panmodal data check` finds all such samples)") from None
                 reasons.append(str(error))
         encoded.sort(key=objective.length)
         shared = [encoded[i : i + size] for i in range(0, len(encoded), size)]
