@@ -14,7 +14,7 @@ from panmodal.data.sample import Batch, Sample, assistant, user
 from panmodal.lora import Lora, adapters, adapters_off
 from panmodal.playground.hallucinations import preference_sample
 from panmodal.training import Stage, read_recipe, run_recipe, train
-from panmodal.training.preference import Preference, corrected, log_probs
+from panmodal.training.preference import Preference, corrected, log_probs, with_and_without
 from tests.families.small import SEERS, small
 
 DPO, IPO, DENSE = (Preference(kind, beta=0.5, gamma=5.0) for kind in ("dpo", "ipo", "dense"))
@@ -65,7 +65,7 @@ def test_answers_in_one_row_are_as_likely_as_each_in_its_own(name):
     batch = batch_of(family, samples)
     if batch.images is not None:
         assert len(batch.images) == 4 or batch.sizes is not None
-    found = log_probs(family.model, batch)
+    found = log_probs(family.model.read(batch), batch, family.language.logits)
     for row, turns, sample in zip(found, batch.pad, samples, strict=True):
         assert not row[turns < 2].any()
         for turn, which in ((2, "chosen"), (3, "rejected")):
@@ -130,13 +130,21 @@ def test_dense_with_gamma_one_is_the_mean():
     )
 
 
+@pytest.mark.parametrize("name", SEERS)
 @torch.no_grad()
-def test_the_reference_is_the_untouched_model_to_the_last_bit():
-    family, untouched = adapted(), small("llava")
+def test_the_reference_is_the_untouched_model_to_the_last_bit(name):
+    family, untouched = adapted(name), small(name)
     batch = batch_of(family, [preference_sample(seed) for seed in range(3)])
-    with adapters_off(family.model.train()):
-        assert torch.equal(log_probs(family.model, batch), log_probs(untouched.model, batch))
-    assert not torch.allclose(log_probs(family.model, batch), log_probs(untouched.model, batch), atol=0.1)
+    expected = log_probs(untouched.model.read(batch), batch, untouched.language.logits)
+    now, before = with_and_without(family.model.train(), batch)
+    assert torch.equal(before, expected) and not torch.allclose(now, expected, atol=0.1)
+
+
+def test_a_picture_is_encoded_once_for_both_answers_and_the_reference():
+    family, seen = adapted(), []
+    family.model.encoder.register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
+    DPO.loss(family.model, batch_of(family, [preference_sample(seed) for seed in range(3)]))
+    assert seen == [3]
 
 
 def test_it_begins_at_log_two_and_only_adapters_learn():

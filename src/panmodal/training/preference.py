@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from typing import Any, Literal
@@ -14,7 +14,7 @@ from torch import Tensor
 from panmodal.data.processor import Encoded, Processor, pad_rows
 from panmodal.data.sample import Batch, Sample, assistant
 from panmodal.errors import InputError
-from panmodal.language import logits_of
+from panmodal.language import LanguageModel
 from panmodal.lora import adapters_off, is_adapter
 
 PROMPT, CHOSEN, REJECTED = 1, 2, 3  # in `Batch.pad`: what both answers see, and the two, blind to each other
@@ -81,9 +81,8 @@ class Preference:
                 "`prefer` needs adapters, and nothing else that is trained, for the model without them is its "
                 "reference: give the stage `lora`, and a rate to the language model alone"
             )
-        with torch.no_grad(), adapters_off(model):
-            before = self.scores(batch, log_probs(model, batch))
-        ahead = (self.scores(batch, log_probs(model, batch)) - before) @ torch.tensor([1.0, -1.0], device=before.device)
+        now, before = (self.scores(batch, tokens) for tokens in with_and_without(model, batch))
+        ahead = (now - before) @ torch.tensor([1.0, -1.0], device=before.device)
         loss = (ahead - 1 / (2 * self.beta)) ** 2 if self.kind == "ipo" else -F.logsigmoid(self.beta * ahead)
         margin = self.beta * ahead.detach()
         return loss.mean(), {"reward_margin": margin.mean(), "reward_accuracy": (margin > 0).float().mean()}
@@ -99,15 +98,31 @@ class Preference:
         return sums if self.kind == "dpo" else sums / torch.stack([w.sum(dim=1) for w in each], dim=1)
 
 
-def log_probs(model: Any, batch: Batch) -> Tensor:
-    """How likely each token of either answer is after those before it, [B, T] logarithms, 0 for the prompt's."""
+def with_and_without(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+    """`log_probs` by the model, and by the model without its adapters. What comes before the language model's blocks,
+    such as the encoding of pictures, is frozen, and done once."""
+    language = model if isinstance(model, LanguageModel) else model.language
+    given: list[tuple[Any, Any]] = []
+    hook = language.body.register_forward_pre_hook(lambda _, *seen: given.append(seen), with_kwargs=True)
+    try:
+        now = log_probs(model.read(batch), batch, language.logits)
+    finally:
+        hook.remove()
+    positional, named = given[0]
+    with torch.no_grad(), adapters_off(language):
+        return now, log_probs(language.body(*positional, **named), batch, language.logits)
+
+
+def log_probs(hidden: Tensor, batch: Batch, head: Callable[[Tensor], Tensor]) -> Tensor:
+    """How likely each token of either answer is after those before it, [B, T] logarithms, 0 for the prompt's; hidden
+    [B, T, D], of which `head` makes logits."""
     assert batch.pad is not None
     turns = batch.pad
     prompt, chosen = (turns == PROMPT).sum(dim=1), (turns == CHOSEN).sum(dim=1)
     before = torch.arange(-1, turns.shape[1] - 1, device=turns.device).repeat(len(turns), 1)
     before.scatter_(1, (prompt + chosen)[:, None], (prompt - 1)[:, None])  # the rejected, too, follows the prompt
     row, place = (turns >= CHOSEN).nonzero(as_tuple=True)
-    logits = logits_of(model)(model.read(batch)[row, before[row, place]]).float()
+    logits = head(hidden[row, before[row, place]]).float()
     found = logits.log_softmax(dim=-1).gather(-1, batch.ids[row, place, None])[:, 0]
     return found.new_zeros(turns.shape).index_put((row, place), found)
 
