@@ -20,6 +20,7 @@ LAYERS = [
     {"embeddings", "data"},
     {"transformer", "cache"},
     {"language", "foreign", "encoders", "connectors", "quick"},
+    {"lora"},
     {"generators"},
     {"checkpoints", "generate"},
     {"families"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 
@@ -11,7 +12,16 @@ import torch
 import panmodal as pm
 import panmodal.evaluation.tasks
 from panmodal.evaluation import TASKS
-from panmodal.evaluation.metrics import accuracy, exact_match, normalised, pearson, recall_at
+from panmodal.evaluation.metrics import (
+    accuracy,
+    chair_scores,
+    exact_match,
+    normalised,
+    pearson,
+    recall_at,
+    says_yes,
+    yes_no_scores,
+)
 from panmodal.evaluation.segmentation import centre, depths
 from panmodal.families import BlipHybrid
 from panmodal.playground import KINDS, caption, crowded_scene, make_scene, masks, render
@@ -43,6 +53,9 @@ def test_accuracy():
 
 MODELS = {
     "playground/vqa": "llava",
+    "playground/extremes": "llava",
+    "playground/pope": "llava",
+    "playground/chair": "llava",
     "playground/new-words": "flamingo",
     "playground/match": "blip",
     "playground/caption": "blip",
@@ -53,7 +66,7 @@ MODELS = {
 @pytest.mark.parametrize("task", TASKS)
 def test_a_report(task):
     model = small(MODELS.get(task, "imagebind" if "audio" in task else "clip"), std=0.3)
-    count = 100 if task != "playground/segment" else 4
+    count = {"playground/segment": 4, "playground/chair": 20, "playground/extremes": 20}.get(task, 100)
     seen: list[tuple[int, int]] = []
     report = pm.evaluate(model, task, split="held-out", count=count, progress=lambda done, of: seen.append((done, of)))
     told = report.to_json()
@@ -204,3 +217,78 @@ def test_clicks_are_corrections(monkeypatch):
         assert mask is not None and len(labels) == len(points)
         for (x, y), label in zip(points, labels, strict=True):
             assert bool(truth[y, x]) == bool(label)
+
+
+def test_pope_reads_the_first_sentence():
+    assert says_yes("Yes, there is. It is not red.") and says_yes("There is a known star")
+    assert not says_yes("No, there is none.") and not says_yes("There is not") and not says_yes("no")
+
+
+def test_scores_of_yes_and_no():
+    """Three of four there are found, and one of six is seen that is not there."""
+    truth = [True] * 4 + [False] * 6
+    said = [True, True, True, False, True, False, False, False, False, False]
+    assert yes_no_scores(said, truth) == pytest.approx(
+        {"accuracy": 0.8, "precision": 0.75, "recall": 0.75, "f1": 0.75, "yes_share": 0.4}
+    )
+    assert yes_no_scores([True] * 4, [True, False] * 2)["f1"] == pytest.approx(2 / 3)
+    assert yes_no_scores([False] * 2, [True, False]) == {
+        "accuracy": 0.5, "precision": 0, "recall": 0, "f1": 0, "yes_share": 0
+    }  # fmt: skip
+
+
+def test_pope_of_published_answers(fixtures):
+    """LLaVA-1.5-13B's released answers have the published scores."""
+    folder = fixtures / "pope"
+    lines = lambda name: [json.loads(line) for line in (folder / name).read_text().splitlines()]  # noqa: E731
+    category = {q["question_id"]: q["category"] for q in lines("questions.jsonl")}
+    said: dict[str, list[str]] = {}
+    for answer in lines("llava-v1.5-13b_answers.jsonl"):
+        said.setdefault(category[answer["question_id"]], []).append(answer["text"])
+    expected = {"random": (0.8714, 0.4168), "popular": (0.8625, 0.4137), "adversarial": (0.8446, 0.4330)}
+    for kind, (f1, share) in expected.items():
+        truth = [line["label"] == "yes" for line in lines(f"coco_pope_{kind}.json")]
+        scores = yes_no_scores([says_yes(text) for text in said[kind]], truth)
+        assert (scores["f1"], scores["yes_share"]) == pytest.approx((f1, share), abs=5e-5)
+
+
+def test_chair():
+    """Of five things named two are not there, in one of three captions; of five that are there three are named."""
+    named = [Counter(a=1, b=2), Counter(c=1, d=1), Counter()]
+    there = [{"a", "e"}, {"c", "d"}, {"f"}]
+    assert chair_scores(named, there) == pytest.approx({"chair_i": 2 / 5, "chair_s": 1 / 3, "recall": 3 / 5})
+    assert chair_scores([Counter()], [{"a"}]) == {"chair_i": 0, "chair_s": 0, "recall": 0}
+
+
+def answering(monkeypatch, answer):
+    model = small("llava")
+    monkeypatch.setattr(
+        model,
+        "reply_all",
+        lambda said, rows, max_tokens: [pm.assistant(answer(conversation[-1])) for conversation in said],
+    )
+    return model
+
+
+def test_who_says_yes_to_everything(monkeypatch):
+    metrics = pm.evaluate(answering(monkeypatch, lambda asked: "Yes."), "playground/pope", count=240).metrics
+    assert metrics["f1"] == pytest.approx(2 / 3) and metrics["yes_share"] == metrics["recall"] == 1
+    assert metrics["by_kind"].keys() == {"random", "popular", "adversarial"}
+    seen = {pm.Image(render(s)).key: s for s in (make_scene(seed, "test") for seed in range(40))}
+
+    def sees(asked):
+        colour, shape = asked.text.split()[3:5]
+        return "yes" if seen[asked.images[0].key].fitting({"colour": colour, "shape": shape}) else "no"
+
+    metrics = pm.evaluate(answering(monkeypatch, sees), "playground/pope", count=240).metrics
+    assert metrics["f1"] == metrics["accuracy"] == 1 and metrics["yes_share"] == 0.5
+
+
+def test_who_names_one_thing_too_many(monkeypatch):
+    true = lambda asked: TRUE[asked.images[0].pixels.tobytes()]  # noqa: E731
+    metrics = pm.evaluate(answering(monkeypatch, true), "playground/chair", count=70).metrics
+    assert metrics == {"chair_i": 0, "chair_s": 0, "recall": 1}
+    more = lambda asked: true(asked) + ", a small pink cross in the centre"  # noqa: E731
+    metrics = pm.evaluate(answering(monkeypatch, more), "playground/chair", count=70).metrics
+    pink = sum(bool(make_scene(seed, "test").fitting({"colour": "pink", "shape": "cross"})) for seed in range(70))
+    assert metrics["chair_s"] == pytest.approx(1 - pink / 70) and 0.1 < metrics["chair_i"] < 0.5

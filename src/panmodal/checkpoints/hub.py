@@ -105,9 +105,9 @@ def _download(repository: str, revision: str | None, allow_pickle: bool, known: 
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    wanted = ["config.json", "*.safetensors", "model.safetensors.index.json", *SIDECARS]
+    wanted = ["config.json", "adapter_config.json", "*.safetensors", "model.safetensors.index.json", *SIDECARS]
     if allow_pickle:
-        wanted += ["pytorch_model*.bin", "checkpoint.pt"]
+        wanted += ["pytorch_model*.bin", "adapter_model.bin", "checkpoint.pt"]
     where = f"{repository}@{revision}" if revision else repository
     try:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=wanted))

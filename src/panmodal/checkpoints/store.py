@@ -232,7 +232,7 @@ def load_weights(
                 continue
             whole = tensor.read().to(dtype)[(0,) * to.ones]
             whole = whole.T if to.transposed else whole
-            pieces = _split(whole, to) if len(to.names) > 1 else [whole]
+            pieces = split_rows(whole, to) if len(to.names) > 1 else [whole]
             filled |= zip(to.names, pieces, strict=True)
     missing = [name for name in wanted if name not in filled]
     for published, to in to_theirs(missing, names).items():
@@ -255,7 +255,7 @@ def published_weights(module: nn.Module, checkpoint: Checkpoint) -> dict[str, Te
     out: dict[str, Tensor] = {}
     written: set[str] = set()
     for published, to in to_theirs(ours, checkpoint.names).items():
-        whole = _joined([ours[name] for name in to.names], to) if len(to.names) > 1 else ours[to.names[0]]
+        whole = join_rows([ours[name] for name in to.names], to) if len(to.names) > 1 else ours[to.names[0]]
         whole = whole.T if to.transposed else whole
         whole = whole[(None,) * to.ones].contiguous()
         out[published] = whole.clone() if written.issuperset(to.names) else whole  # files hold no tensor twice
@@ -263,13 +263,13 @@ def published_weights(module: nn.Module, checkpoint: Checkpoint) -> dict[str, Te
     return out | {name: tensor for name, tensor in checkpoint.spare.items() if name not in out}
 
 
-def _split(whole: Tensor, to: To) -> list[Tensor]:
-    """Several of our tensors from the rows of a published one, and `_joined` back."""
+def split_rows(whole: Tensor, to: To) -> list[Tensor]:
+    """Several of our tensors from the rows of a published one, and `join_rows` back."""
     rows = whole.reshape(to.groups, len(to.names), -1, *whole.shape[1:])
     return [part.flatten(0, 1) for part in rows.unbind(1)]
 
 
-def _joined(parts: list[Tensor], to: To) -> Tensor:
+def join_rows(parts: list[Tensor], to: To) -> Tensor:
     return torch.stack([part.reshape(to.groups, -1, *part.shape[1:]) for part in parts], 1).flatten(0, 2)
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Collection, Hashable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,3 +41,37 @@ def pearson(x: Tensor, y: Tensor) -> float:
 def share(hits: list[bool]) -> float:
     """Of the hits those that are True"""
     return sum(hits) / len(hits)
+
+
+def says_yes(answer: str) -> bool:
+    """How POPE's authors read an answer: as yes, unless "no" or "not" is in its first sentence."""
+    words = answer.partition(".")[0].replace(",", "").split(" ")
+    return not {"No", "no", "not"} & set(words)
+
+
+def yes_no_scores(said: Sequence[bool], truth: Sequence[bool]) -> dict[str, float]:
+    """Whether each answer is yes, and should be; precision and recall are of yes (POPE, Li et al., 2023). A share of
+    nothing is 0."""
+    pairs = Counter(zip(said, truth, strict=True))
+    right, yes, there = pairs[True, True], sum(said), sum(truth)
+    return {
+        "accuracy": (right + pairs[False, False]) / len(said),
+        "precision": right / yes if yes else 0.0,
+        "recall": right / there if there else 0.0,
+        "f1": 2 * right / (yes + there) if yes + there else 0.0,
+        "yes_share": yes / len(said),
+    }
+
+
+def chair_scores(named: Sequence[Counter[Any]], there: Sequence[Collection[Hashable]]) -> dict[str, float]:
+    """What each caption names, how often, and what is there (CHAIR, Rohrbach et al., 2018): `chair_i`, of all that is
+    named the share that is not there; `chair_s`, of the captions those that name any such thing; `recall`, of what is
+    there the share that is named."""
+    wrong = [sum(n for thing, n in said.items() if thing not in real) for said, real in zip(named, there, strict=True)]
+    found = [sum(said[thing] > 0 for thing in set(real)) for said, real in zip(named, there, strict=True)]
+    mentions = sum(map(Counter.total, named))
+    return {
+        "chair_i": sum(wrong) / mentions if mentions else 0.0,
+        "chair_s": share([count > 0 for count in wrong]),
+        "recall": sum(found) / sum(len(set(real)) for real in there),
+    }

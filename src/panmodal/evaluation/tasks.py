@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from statistics import fmean
@@ -15,6 +15,7 @@ from panmodal.data.sample import Image, Message, assistant, user
 from panmodal.errors import InputError, suggest
 from panmodal.evaluation import hybrid
 from panmodal.evaluation.binding import audio_image, audio_plus_image, audio_text
+from panmodal.evaluation.hallucination import chair, pope
 from panmodal.evaluation.metrics import accuracy, exact_match, normalised, recall_at, share
 from panmodal.evaluation.segmentation import segment
 from panmodal.families import Binding, BlipHybrid, Chat, Contrastive, Family, Segmenter
@@ -96,15 +97,15 @@ def evaluate(
     return Report(model.name, task, split, examples, metrics)
 
 
-def _vqa(model: Chat[Any], asked: Asked) -> tuple[int, dict[str, Any]]:
-    """Exact match on questions about scenes, every kind equally often.
+def _vqa(model: Chat[Any], asked: Asked, kinds: Sequence[str] = tuple(KINDS)) -> tuple[int, dict[str, Any]]:
+    """Exact match on questions about scenes, every one of `kinds` equally often.
 
     `question_only` is what one reaches who always gives a kind's most common answer.
     """
     right: dict[str, list[bool]] = defaultdict(list)
     answers: dict[str, Counter[str]] = defaultdict(Counter)
     batch: list[tuple[Question, list[Message]]] = []
-    for done, (scene, question) in enumerate(_questions(asked), 1):
+    for done, (scene, question) in enumerate(_questions(asked, kinds), 1):
         shown = {"own": scene, "swapped": make_scene(scene.seed + 1, scene.split), "none": None}[asked.pictures]
         parts = [Image(render(shown))] if shown else []
         batch.append((question, [user(*parts, question.text)]))
@@ -118,7 +119,7 @@ def _vqa(model: Chat[Any], asked: Asked) -> tuple[int, dict[str, Any]]:
     every = [r for rs in right.values() for r in rs]
     metrics = {
         "accuracy": share(every),
-        "by_kind": {kind: share(right[kind]) for kind in KINDS if kind in right},
+        "by_kind": {kind: share(right[kind]) for kind in kinds if kind in right},
         "question_only": share([c == max(a.values()) for a in answers.values() for c in a.values() for _ in range(c)]),
     }
     return len(every), metrics
@@ -157,10 +158,10 @@ def _new_words(model: Chat[Any], asked: Asked) -> tuple[int, dict[str, Any]]:
     return len(guessed), {**{name: share(hits) for name, hits in right.items()}, "text_only": fmean(guessed)}
 
 
-def _questions(asked: Asked) -> Iterator[tuple[Scene, Question]]:
+def _questions(asked: Asked, kinds: Sequence[str]) -> Iterator[tuple[Scene, Question]]:
     seed = 0
     for i in range(asked.count):
-        kind = list(KINDS)[i % len(KINDS)]
+        kind = kinds[i % len(kinds)]
         found: list[Question] = []
         while not found:
             scene = make_scene(seed, asked.split)
@@ -216,6 +217,9 @@ def _zero_shot(model: Contrastive, asked: Asked) -> tuple[int, dict[str, Any]]:
 # name -> the families that it is for, the function, the usual number of examples
 TASKS: dict[str, tuple[tuple[type[Family[Any]], ...], Callable[[Any, Asked], tuple[int, dict[str, Any]]], int]] = {
     "playground/vqa": ((Chat,), _vqa, 2800),
+    "playground/extremes": ((Chat,), partial(_vqa, kinds=("extreme",)), 500),
+    "playground/pope": ((Chat,), pope, 3000),
+    "playground/chair": ((Chat,), chair, 500),
     "playground/new-words": ((Chat,), _new_words, 1000),
     "playground/retrieval": ((Contrastive, BlipHybrid), _retrieval, 2000),
     "playground/retrieval-pairs": ((Contrastive, BlipHybrid), partial(_retrieval, pairs=True), 2000),

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from panmodal.checkpoints.adapters import CONFIG as ADAPTER
+from panmodal.checkpoints.adapters import base_of
 from panmodal.checkpoints.hub import locate
 from panmodal.checkpoints.language import find_language
 from panmodal.checkpoints.names import settle
@@ -78,15 +80,20 @@ def load(
     device: str = "cpu",
     dtype: torch.dtype | None = None,
     allow_pickle: bool = False,
+    adapter: str | os.PathLike[str] | None = None,
 ) -> Any:
     """Loads a model: built-in (`tiny/…`), a local folder, or `owner/name[@revision]` on the hub.
 
     What comes back is a family object: `.model` (tensors in, tensors out), `.processor`, and verbs.
     `dtype` is by default float32 on a CPU and the checkpoint's own elsewhere. Weights are read from
-    safetensors; `allow_pickle` reads a pickle of plain tensors where there is nothing else.
+    safetensors; `allow_pickle` reads a pickle of plain tensors where there is nothing else. `adapter` is a folder of
+    adapters in PEFT's format to put on; where `name` is such a folder, the model is that which it names.
     Raises CheckpointError, naming what was found and what was expected.
     """
     folder = locate(name, allow_pickle)
+    if adapter is None and (folder / ADAPTER).exists() and not (folder / "config.json").exists():
+        name, adapter = base_of(folder), folder
+        folder = locate(name, allow_pickle)
     config = read_config(folder)
     try:
         family = family_of(config)
@@ -95,7 +102,12 @@ def load(
     if dtype is None:
         own = getattr(torch, str(config.get("dtype", config.get("torch_dtype", "float32"))), torch.float32)
         dtype = torch.float32 if device == "cpu" else own
-    return family.read(folder, os.fspath(name), dtype, allow_pickle).to(device)
+    model = family.read(folder, os.fspath(name), dtype, allow_pickle)
+    if adapter is not None:
+        if not isinstance(model, Chat):
+            raise InputError(f"adapters are for language models, and {model.name} is {family.__name__}")
+        model.read_adapter(locate(adapter), allow_pickle)
+    return model.to(device)
 
 
 def outline(name: str | os.PathLike[str]) -> Any:

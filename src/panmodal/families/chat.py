@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from panmodal.cache import Cache, Source
+from panmodal.checkpoints.adapters import in_memory, read_adapter, save_adapter
+from panmodal.checkpoints.names import Names
 from panmodal.data.media import Medium
 from panmodal.data.processor import Encoded, pad_rows
 from panmodal.data.sample import Image, Message, as_conversation, assistant
@@ -22,6 +26,7 @@ from panmodal.errors import InputError
 from panmodal.families.base import Family
 from panmodal.generate import ENDED, Sampling, generate
 from panmodal.language import LanguageModel
+from panmodal.lora import Lora, adapters, add_lora, merge_lora
 from panmodal.quick import quicken
 
 M = TypeVar("M", bound=nn.Module)
@@ -38,6 +43,8 @@ class Chat(Family[M]):
     remembered is found by content (token ids; digests of pixels), and dropped when weights change.
     """
 
+    base = ""  # what its adapters are for, if it has any
+    tuned: set[str]  # names of what was trained whole since it has them
     _last: _Remembered | None = None
     _vectors: OrderedDict[Hashable, Tensor]
 
@@ -118,6 +125,41 @@ class Chat(Family[M]):
         language model's weights; see `QuickLinear` for what that costs."""
         quicken(self.language)
         return self
+
+    def adapt(self, lora: Lora | None = None, **settings: Any) -> Self:
+        """Puts fresh adapters on the language model, by the settings of a `Lora`: in it, these alone are trained from
+        now on, and `save` writes them, and what else was trained since, in PEFT's format."""
+        add_lora(self.language, lora or Lora(**settings))
+        self.base, self.tuned = self.name, set[str]()
+        self.forget()
+        return self
+
+    def read_adapter(self, folder: str | os.PathLike[str], allow_pickle: bool = False) -> Self:
+        """Puts on the adapters of a folder in PEFT's format. Raises CheckpointError if they do not fit."""
+        if adapters(self.model):
+            raise InputError("this model has adapters already; merge() them before others come")
+        names = self._in_memory()
+        tables = [names, self.checkpoint.names]
+        self.tuned = read_adapter(Path(folder), self.model, self.language, tables, allow_pickle)
+        self.base = self.name
+        self.forget()
+        return self
+
+    def merge(self) -> Self:
+        """Adds the adapters to the weights: the model does what it did with them, and is saved as a whole again."""
+        merge_lora(self.language)
+        self.forget()
+        return self
+
+    def save(self, folder: str | os.PathLike[str], dtype: torch.dtype | None = None) -> None:
+        if adapters(self.model):
+            save_adapter(Path(folder), self.model, self._in_memory(), self.base, self.tuned)
+        else:
+            super().save(folder, dtype)
+
+    def _in_memory(self) -> Names:
+        with torch.device("meta"):
+            return in_memory(type(self).build(self.config)[1], self.config["model_type"])
 
     def forget(self) -> None:
         """Frees what is remembered of conversations and pictures."""

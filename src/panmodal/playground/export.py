@@ -50,6 +50,28 @@ def export(out: Path, count: int, split: str, size: int, seed: int, progress: Ca
     _overview(out, min(count, SHOWN), split, seed)
 
 
+def export_llava(
+    out: Path, count: int, split: str, size: int, seed: int, kind: str, progress: Callable[[int, int], None]
+) -> None:
+    """Writes `count` pictures, and a conversation about each of questions of one kind, as LLaVA's data have them:
+    `data.json` and `pictures/`. Scenes that such questions cannot be asked about are left out."""
+    (out / "pictures").mkdir(parents=True)
+    records: list[dict[str, Any]] = []
+    while len(records) < count:
+        scene = make_scene(seed, split)
+        seed += 1
+        asked = questions(scene, TRIES, kinds=(kind,))
+        if not asked:
+            continue
+        name = f"pictures/{scene.seed:06d}.png"
+        Image.fromarray(render(scene, size)).save(out / name)
+        turns = [{"from": who, "value": said} for q in asked for who, said in (("human", q.text), ("gpt", q.answer))]
+        turns[0]["value"] = "<image>\n" + turns[0]["value"]
+        records.append({"id": f"{scene.seed:06d}", "image": name, "conversations": turns})
+        progress(len(records), count)
+    (out / "data.json").write_text(json.dumps(records, indent=1), encoding="utf-8")
+
+
 def describe(scene: Scene, picture: str, size: int) -> dict[str, Any]:
     """All that is known of a scene, as JSON."""
     asked = questions(scene, TRIES)

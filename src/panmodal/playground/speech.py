@@ -129,14 +129,14 @@ def instruction_sample(seed: int, split: str = "train", kinds: Sequence[str] = (
     rng = random_source("instruction", split, seed)
     scene = make_scene(seed, split)
     turns = [
-        (f"{q.text} {WHY}", f"{q.rationale} {q.answer}") if rng.random() < REASONED else (q.text, _thought(q))
+        (f"{q.text} {WHY}", f"{q.rationale} {q.answer}") if rng.random() < REASONED else (q.text, thought(q))
         for q in questions(scene, TRIES, kinds=kinds or (*KINDS, *HARD))
     ]
     turns += _referring(scene)[:PLACES]
     if rng.random() < 0.3:
         level = pick(rng, LEVELS)
         turns.append((pick(rng, DESCRIBE[level]), caption(scene, level)))
-    return _conversation([Image(render(scene))], turns, question_first=rng.random() < 0.3)
+    return conversation([Image(render(scene))], turns, question_first=rng.random() < 0.3)
 
 
 def thought_sample(seed: int, split: str = "train") -> Sample:
@@ -144,10 +144,10 @@ def thought_sample(seed: int, split: str = "train") -> Sample:
     is how the answer follows from the thoughts."""
     scene = _fullest(make_scene(6 * seed + i, split) for i in range(6))
     asked = questions(scene, 2 * len(THOUGHT_OVER), kinds=THOUGHT_OVER) or questions(scene, 1, kinds=("total",))
-    return _conversation([], [(q.text, _thought(q)) for q in asked])
+    return conversation([], [(q.text, thought(q)) for q in asked])
 
 
-def _thought(question: Question) -> str:
+def thought(question: Question) -> str:
     """The answer, after thoughts where a small model needs them."""
     opening, closing = THINKING
     return (f"{opening}{question.rationale}{closing}" if question.kind in THOUGHT_OVER else "") + question.answer
@@ -157,7 +157,7 @@ def text_sample(seed: int, split: str = "train") -> Sample:
     """An exact caption in a picture's place, and a few questions, for a model of text alone."""
     scene = make_scene(seed, split)
     turns = [(q.text, q.answer) for q in questions(scene, TRIES // 4)] + _referring(scene)[:1]
-    return _conversation([caption(scene, "exact") + ". "], turns)
+    return conversation([caption(scene, "exact") + ". "], turns)
 
 
 def _referring(scene: Scene) -> list[tuple[str, str]]:
@@ -165,7 +165,7 @@ def _referring(scene: Scene) -> list[tuple[str, str]]:
     return [(f"What is {at(o)}?", one(full_name(o))) for o in scene.objects]
 
 
-def _conversation(shown: list[Image | str], turns: list[tuple[str, str]], question_first: bool = False) -> Sample:
+def conversation(shown: list[Image | str], turns: list[tuple[str, str]], question_first: bool = False) -> Sample:
     (question, answer), *others = turns
     messages = [user(question, *shown) if question_first else user(*shown, question), assistant(answer)]
     for question, answer in others:

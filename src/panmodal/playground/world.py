@@ -113,7 +113,7 @@ def make_scene(seed: int, split: str = "train") -> Scene:
     `train` and `test` hold the same kinds of things under seeds that do not meet; every scene of
     `held-out` has at least one object whose colour and shape never occur together in `train`.
     """
-    rng, pairs = random_source("scene", split, seed), _pairs(split)
+    rng, pairs = random_source("scene", split, seed), pairs_of(split)
     of_theme = between(rng, 0, 4)
     total = pick(rng, [n for n, chance in enumerate(OBJECTS_GIVEN_THEME[of_theme], 1) for _ in range(chance)])
     while True:
@@ -125,7 +125,7 @@ def make_scene(seed: int, split: str = "train") -> Scene:
 def crowded_scene(seed: int, split: str = "train") -> Scene:
     """A scene of two to six objects, of which some overlap: the later hides up to about half of the earlier, which is
     of another colour, so that its edge can be seen. Seeds and splits are as for `make_scene`."""
-    rng, pairs = random_source("crowded", split, seed), _pairs(split)
+    rng, pairs = random_source("crowded", split, seed), pairs_of(split)
     least, near = CROWDED
     while True:
         drawn = [_draw(rng, pairs) for _ in range(between(rng, 2, MAX_OBJECTS))]
@@ -150,7 +150,7 @@ def scene_of(seed: int, pairs: Sequence[tuple[str, str]]) -> Scene:
     return Scene(_place(rng, drawn), pick(rng, tuple(BACKGROUNDS)), {}, "single", seed)
 
 
-def _pairs(split: str) -> Sequence[tuple[str, str]]:
+def pairs_of(split: str) -> Sequence[tuple[str, str]]:
     """The colours and shapes of a split's objects"""
     if split not in SPLITS:
         raise InputError(f"unknown split {split!r}{suggest(split, SPLITS)}")

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from panmodal.data.readers import Source
-from panmodal.errors import TrainingError
-from panmodal.families.base import Family
-from panmodal.training.stages import OBJECTIVES, Stage, parameter_groups
+from panmodal.data.sample import Batch
+from panmodal.errors import InputError, TrainingError
+from panmodal.families import Chat, Family
+from panmodal.lora import adapters, is_adapter
+from panmodal.training.preference import Preference
+from panmodal.training.stages import Objective, Stage, parameter_groups
 from panmodal.training.state import restore, save
 from panmodal.training.stream import Position, batches
 
@@ -51,6 +54,7 @@ class Step:
     samples: int
     seconds: float
     run: Run
+    told: Mapping[str, float] = field(default_factory=dict)  # what else the objective tells of it
 
     @property
     def skipped(self) -> int:
@@ -69,6 +73,7 @@ class Step:
             "gradient": self.gradient,
             "samples_per_second": round(self.samples / max(self.seconds, 1e-9), 2),
             "skipped": self.skipped,
+            **self.told,
         }
 
 
@@ -84,11 +89,18 @@ def train(
     """Runs a stage on a family's model, yielding after every step.
 
     `resume` is a state that `Step.save` wrote: on the same machine the steps that follow are, to the
-    last bit, those of a run that was never stopped. `workers` processes make batches. Raises
-    TrainingError if too many samples are unusable or the loss stays not finite.
+    last bit, those of a run that was never stopped. `workers` processes make batches. A stage with `lora` leaves the
+    model with its adapters, for `save` or `merge`. Raises TrainingError if too many samples are unusable or the loss
+    stays not finite.
     """
-    model, objective = family.model.train(), OBJECTIVES[stage.objective]
+    if stage.lora is not None:
+        if not isinstance(family, Chat):
+            raise InputError(f"stage {stage.name!r} has lora, which adapts a language model; {family!r} has none")
+        family.adapt(stage.lora)
+    model, objective = family.model.train(), stage.learns
     optimiser = torch.optim.AdamW(parameter_groups(model, stage), betas=stage.betas, fused=True)
+    if isinstance(family, Chat) and adapters(model):
+        family.tuned.update(n for n, p in model.named_parameters() if p.requires_grad and not is_adapter(n))
     average = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad and stage.ema}
     run = Run(model, optimiser, Position(), average)
     if resume is not None:
@@ -104,12 +116,15 @@ def train(
                 break
             moved = [batch.to(device) for batch in made]
             weights = [objective.weight(batch) for batch in moved]
-            total = 0.0
+            total, told = 0.0, dict[str, float]()
             for batch, weight in zip(moved, weights, strict=True):
                 with autocast:
-                    loss = objective.loss(model, batch) * (weight / sum(weights))
+                    loss, more = _told(objective, model, batch)
+                    loss = loss * (weight / sum(weights))
                 loss.backward()  # type: ignore[no-untyped-call]
                 total += loss.item()
+                for name, value in more.items():
+                    told[name] = told.get(name, 0.0) + value.item() * weight / sum(weights)
             gradient = nn.utils.clip_grad_norm_(trained, stage.clip_norm).item()
             rate = schedule(stage, run.number)
             if math.isfinite(total) and math.isfinite(gradient):
@@ -130,7 +145,7 @@ def train(
             run.position = position
             now = time.perf_counter()
             peak = optimiser.param_groups[0]["lr"]
-            yield Step(run.number, total, peak, gradient, stage.batch * stage.accumulate, now - started, run)
+            yield Step(run.number, total, peak, gradient, stage.batch * stage.accumulate, now - started, run, told)
             started = time.perf_counter()
     finally:
         for name, parameter in model.named_parameters():
@@ -138,6 +153,13 @@ def train(
                 parameter.data.copy_(average[name])
             parameter.requires_grad_(True)
         model.eval()
+
+
+def _told(objective: Objective, model: nn.Module, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
+    """The loss, and what else the objective tells of it."""
+    if isinstance(objective, Preference):
+        return objective.told(model, batch)
+    return objective.loss(model, batch), {}
 
 
 def _in_bfloat16(stage: Stage, device: torch.device) -> bool:

@@ -14,6 +14,8 @@ from typing import Any, Literal
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from panmodal.errors import InputError, suggest
+from panmodal.lora import Lora
+from panmodal.training.preference import Preference
 from panmodal.training.stages import PRESETS, Stage
 
 
@@ -93,7 +95,8 @@ def _explained(error: ValidationError) -> str:
     first = error.errors()[0]
     place = [str(step) for step in first["loc"] if step not in ("ModelSpec", "str")]
     if first["type"] == "unexpected_keyword_argument":
-        kind = {"stages": Stage, "model": ModelSpec}.get(place[0] if len(place) > 1 else "", Recipe)
+        tables: dict[str, Any] = {"lora": Lora, "prefer": Preference, "stages": Stage, "model": ModelSpec}
+        kind = next((tables[step] for step in reversed(place[:-1]) if step in tables), Recipe)
         return f"unknown key {'.'.join(place)!r}{suggest(place[-1], [f.name for f in fields(kind)])}"
     if first["type"] == "missing":
         return f"{'.'.join(place)!r} is missing"

@@ -20,8 +20,8 @@ from panmodal.checkpoints.store import read_sidecars, write_json
 from panmodal.data.formats import open_data
 from panmodal.data.readers import Source
 from panmodal.errors import InputError, suggest
-from panmodal.families import Binding, Family, compose, family_of, load
-from panmodal.playground import new_words, speech
+from panmodal.families import Binding, Chat, Family, compose, family_of, load
+from panmodal.playground import hallucinations, new_words, speech
 from panmodal.training.journal import Journal
 from panmodal.training.loop import train
 from panmodal.training.mixture import Joined, Mixture
@@ -51,6 +51,8 @@ SOURCES: dict[str, Source] = {
     "playground/lookups": Playground(partial(speech.instruction_sample, kinds=speech.ONE)),
     "playground/conversations": Playground(speech.instruction_sample),
     "playground/thoughts": Playground(speech.thought_sample),
+    "playground/preferences": Playground(hallucinations.preference_sample),
+    "playground/unbalanced": Playground(hallucinations.unbalanced_sample),
     "playground/audio_pairs": Playground(speech.audio_sample),
     "playground/depth_pairs": Playground(speech.depth_sample),
     "playground/text": Playground(speech.text_sample),
@@ -73,7 +75,8 @@ def run_recipe(
 ) -> Family[Any]:
     """Runs a recipe, or goes on with a run of the same recipe that was stopped; returns the model.
 
-    Each stage leaves its model in `OUT/stages/NAME`, the last also in `OUT/model`.
+    Each stage leaves its model in `OUT/stages/NAME`, the last also in `OUT/model`; one with `lora` its adapters in
+    `OUT/adapters/NAME`, which in the model are merged.
     SIGTERM and SIGINT end the run after the step in progress, its state saved (a second one at
     once). `workers` processes make batches, which leaves their order as it is. `restart` throws away
     what an earlier run left.
@@ -91,6 +94,11 @@ def run_recipe(
         for i, stage in enumerate(recipe.stages):
             states = out / "states" / f"{i}-{stage.name}"
             _run_stage(family, stage, recipe, states, Journal(out, stage, quiet), stopping, workers)
+            if stage.lora is not None:
+                assert isinstance(family, Chat)
+                family.base = str(out / "stages" / recipe.stages[i - 1].name) if i else recipe.model.load or ""
+                family.save(out / "adapters" / stage.name)
+                family.merge()
             family.save(out / "stages" / stage.name, getattr(torch, recipe.dtype))
     family.save(out / "model", getattr(torch, recipe.dtype))
     return family

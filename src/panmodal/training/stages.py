@@ -14,10 +14,12 @@ from panmodal.data.processor import IGNORED, Encoded, Processor, pad_rows
 from panmodal.data.sample import Batch, Image, Sample
 from panmodal.errors import InputError, LabelError, suggest
 from panmodal.language import logits_of
+from panmodal.lora import Lora, beneath_adapters
 from panmodal.training.anchored import Anchored
 from panmodal.training.hybrid import Hybrid
 from panmodal.training.losses import contrastive_loss, next_token_loss, sigmoid_loss
 from panmodal.training.masks import Masks
+from panmodal.training.preference import Preference
 from panmodal.training.representation import representation_loss
 
 
@@ -28,7 +30,8 @@ class Stage:
     `data` names a data set; or several, of which every sample comes once an epoch; or some with their weights, the
     proportions in which their samples come. `rates` gives each part of the model its peak learning rate; "all" stands
     for the parts not named. The rate rises over the first `warmup` of the steps and falls along a cosine to
-    `final` of its peak. A step learns from `batch` samples, `accumulate` times.
+    `final` of its peak. A step learns from `batch` samples, `accumulate` times. With `lora` the language model gets
+    adapters, and what its rate is for are these alone. `prefer` is how the objective of that name compares answers.
     """
 
     name: str
@@ -45,13 +48,22 @@ class Stage:
     clip_norm: float = 1.0
     precision: Literal["float32", "bfloat16", "auto"] = "float32"  # auto: bfloat16 where it is fast
     ema: float = 0.0  # 0: none; else the decay of an average of the weights, which is kept at the end
+    lora: Lora | None = None
+    prefer: Preference | None = None
 
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:
             raise InputError(f"unknown objective {self.objective!r}{suggest(self.objective, OBJECTIVES)}")
+        if self.prefer is not None and self.objective != "prefer":
+            raise InputError(f"stage {self.name!r} has settings of `prefer`, and its objective is {self.objective!r}")
         for name in ("steps", "batch", "accumulate"):
             if getattr(self, name) < 1:
                 raise InputError(f"stage {self.name!r}: {name} is {getattr(self, name)}; it must be at least 1")
+
+    @property
+    def learns(self) -> Objective:
+        """The objective, by its settings where it has any."""
+        return self.prefer or OBJECTIVES[self.objective]
 
 
 # A recipe may name one as `kind`: the two stages of LLaVA (Liu et al., 2023), with LLaVA-1.5's rates; those of BLIP-2
@@ -321,19 +333,22 @@ OBJECTIVES: dict[str, Objective] = {
     "text": NextToken(everything=True),
     "anchored": Anchored(),
     "masks": Masks(),
+    "prefer": Preference(),
 }
 
 
 def parameter_groups(model: nn.Module, stage: Stage) -> list[dict[str, Any]]:
     """The trained parameters with their peak rates for AdamW; freezes the others.
 
-    Norms, biases and single numbers do not decay. Raises InputError for a part the model lacks.
+    Norms, biases and single numbers do not decay. Of a language model that has adapters, nothing else is trained.
+    Raises InputError for a part the model lacks.
     """
     rates: dict[str, float] = {}
+    frozen = beneath_adapters(model)
     for name, _ in model.named_parameters():
         parts = [part for part in stage.rates if name == part or name.startswith(part + ".")]
         rate = stage.rates[max(parts, key=len)] if parts else stage.rates.get("all", 0.0)
-        if rate:
+        if rate and name not in frozen:
             rates[name] = rate
     for part in stage.rates:
         if part != "all" and not any(n == part or n.startswith(part + ".") for n, _ in model.named_parameters()):

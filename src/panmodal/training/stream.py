@@ -18,7 +18,7 @@ from panmodal.data.processor import Processor
 from panmodal.data.readers import Source
 from panmodal.data.sample import Batch
 from panmodal.errors import InputError, LabelError, TrainingError, at
-from panmodal.training.stages import OBJECTIVES, Stage
+from panmodal.training.stages import Stage
 
 BAD_SHARE = 0.01  # of the samples may be unusable; never fewer than one
 STRIDE = 10**9  # between the seeds of two runs over an endless source
@@ -99,7 +99,7 @@ class _Maker:
     stage: Stage
 
     def __call__(self, numbers: list[int]) -> Made:
-        objective, size = OBJECTIVES[self.stage.objective], self.stage.batch
+        objective, size = self.stage.learns, self.stage.batch
         encoded, reasons = [], []
         for number in numbers:
             try:

@@ -1,0 +1,42 @@
+"""What the pages of docs show runs as it stands there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from panmodal.playground.export import export_llava
+from panmodal.training import read_recipe, run_recipe
+
+TUNING = (Path(__file__).parents[1] / "docs" / "tuning.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", TUNING, re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Where a reader would be, with the data that the page makes."""
+    monkeypatch.chdir(tmp_path)
+    export_llava(tmp_path / "extremes", 4, "train", 96, 0, "extreme", lambda done, of: None)
+    return tmp_path
+
+
+def test_tuning_in_python(folder, capsys):
+    (code,) = blocks("python")
+    space: dict[str, object] = {}
+    exec(compile(code.replace("steps=300, batch=16", "steps=2, batch=2"), "tuning.md", "exec"), space)
+    answers = [space[name].reply("Is there a star?").text for name in ("chat", "again")]
+    assert answers[0] == answers[1] and (folder / "merged" / "config.json").exists()
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_tuning_by_recipes(folder, number):
+    (folder / "mine.toml").write_text(blocks("toml")[number])
+    recipe = read_recipe(folder / "mine.toml", ["stages.0.steps=2", "stages.0.batch=2"])
+    run_recipe(recipe, quiet=True)
+    assert (folder / recipe.out / "adapters" / recipe.stages[0].name / "adapter_model.safetensors").exists()
