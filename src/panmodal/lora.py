@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from panmodal.errors import InputError, suggest
+from panmodal.foreign import ForeignLanguage
 from panmodal.language import LanguageModel
 
 TARGETS = ("q", "k", "v", "out", "up", "gate", "down")  # the linear maps of a block
@@ -76,6 +77,9 @@ class LoraLinear(nn.Linear):
 def linears(language: LanguageModel) -> dict[str, nn.Linear]:
     """The linear maps of attention and MLP in every block, by their names: what can have an adapter. Layers that other
     families put between the blocks, as Flamingo's gates, are none of the language model's own."""
+    if isinstance(language, ForeignLanguage):
+        head = language.model.get_output_embeddings()
+        return {n: m for n, m in language.named_modules() if isinstance(m, nn.Linear) and m is not head}
     return {
         f"body.blocks.{i}.{part}.{name}": module
         for i, block in enumerate(language.body.blocks)

@@ -10,6 +10,7 @@ import transformers as tf
 
 import panmodal as pm
 from panmodal.foreign import ForeignLanguage
+from panmodal.lora import adapters
 from panmodal.playground import make_scene, render
 from panmodal.playground.speech import CHAT_TEMPLATE, tokenizer
 from tests.families.small import small
@@ -108,6 +109,19 @@ def test_it_is_composed_and_trained(pair, tmp_path):
     family.model.requires_grad_(True)
     family.model.read(batch).sum().backward()
     assert all(p.grad is not None for p in family.model.connector.parameters())
+
+
+def test_adapters_go_on_its_linear_maps(pair, tmp_path):
+    family = pm.load(pair[0].name).adapt(rank=2)
+    for adapter in adapters(family.model).values():
+        adapter.lora_b.data.normal_(std=0.1)
+    assert len(adapters(family.model)) >= 2 * 4 and not hasattr(family.model.model.get_output_embeddings(), "lora_a")
+    ids = tokens(2, 9)
+    with torch.no_grad():
+        expected = family.model(ids)
+        assert (expected - pair[0].model(ids)).abs().max() > 1e-3
+        family.save(tmp_path)
+        close(pm.load(pair[0].name, adapter=tmp_path).model(ids), expected)
 
 
 def test_what_nothing_reads_is_told(tmp_path):
