@@ -206,7 +206,9 @@ anything = st.recursive(
 
 
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.dictionaries(st.text(max_size=3), anything, max_size=3), min_size=1), st.integers(1, 99))
+@given(
+    listed=st.lists(st.dictionaries(st.text(max_size=3), anything, max_size=3), min_size=1), block=st.integers(1, 99)
+)
 def test_records_are_found_in_any_list(listed, block, tmp_path, monkeypatch):
     monkeypatch.setattr(index, "BLOCK", block)
     file = tmp_path / "list.json"

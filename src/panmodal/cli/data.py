@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json as encoder
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -48,7 +48,7 @@ def check_data(
 
     def told(look: Look) -> None:
         if out is not None:
-            out.write(encoder.dumps(look.to_json(source), ensure_ascii=False, default=_short) + "\n")
+            out.write(dumps(look.to_json(source), ensure_ascii=False, default=_short) + "\n")
 
     try:
         with progress("reading") as update:

@@ -77,7 +77,7 @@ class _Media:
     """A record's media, which the placeholders in its texts stand for in turn."""
 
     def __init__(self, record: Record, folder: Path) -> None:
-        self.folder, self.used = folder, 0
+        self.folder = folder
         given = {"image": _first(PICTURES, record), "video": "videos", "audio": "audios"}
         self.media: dict[str, list[Medium]] = {"image": []}
         for kind, key in given.items():

@@ -35,19 +35,21 @@ class Rows(Records):
 
 def saved(folder: Path) -> Rows:
     """A folder that `Dataset.save_to_disk` wrote; it is mapped into memory, not read."""
-    return Rows(_datasets().load_from_disk(str(folder)).with_format("arrow"), folder)
+    return _rows("load_from_disk", str(folder), folder)
 
 
 def parquet(paths: Sequence[Path]) -> Rows:
     """Parquet files, one table; `datasets` keeps a copy in its cache in which any row is at hand."""
-    files = [str(path) for path in paths]
-    table = _datasets().Dataset.from_parquet(files).with_format("arrow")
-    return Rows(table, paths[0] if len(paths) == 1 else paths[0].parent)
+    return _rows("from_parquet", [str(path) for path in paths], paths[0] if len(paths) == 1 else paths[0].parent)
 
 
-def _datasets() -> Any:
+def _rows(read: str, what: Any, path: Path) -> Rows:
     try:
-        import datasets
+        from datasets import Dataset  # not the package, for which a folder called so would do
     except ImportError:
         raise InputError("Hugging Face's tables and Parquet need `pip install 'panmodal[hf]'`") from None
-    return datasets
+    try:
+        table = getattr(Dataset, read)(what).with_format("arrow")
+    except Exception as error:  # there are many kinds, some of them bare
+        raise InputError(f"{path} cannot be read as a table: {error}") from None
+    return Rows(table, path)
