@@ -123,6 +123,15 @@ def test_adapters_alone_are_trained_and_a_connector_whole(tmp_path):
     ).read_bytes()
 
 
+def test_adapters_of_a_base_in_bfloat16_are_float32():
+    family = small("llama").to(dtype=torch.bfloat16).adapt(rank=2)
+    assert {p.dtype for n, p in family.model.named_parameters() if ".lora_" in n} == {torch.float32}
+    (loss,) = [
+        step.loss for step in train(family, Four(False), Stage("s", "answers", "", {"all": 1e-3}, steps=1, batch=2))
+    ]
+    assert 0 < loss < 100 and family.language(IDS).dtype == torch.bfloat16
+
+
 def test_what_has_no_language_model_has_no_adapters():
     stage = Stage("s", "contrastive", "", {"all": 1e-3}, steps=1, batch=2, lora=Lora())
     with pytest.raises(pm.InputError, match="lora, which adapts a language model; Contrastive"):

@@ -635,7 +635,7 @@ def test_a_model_with_the_image_encoder_of_another():
         assert clip.model.image(picture).std() > 5
 
 
-@pytest.mark.parametrize("name", ["clip", "chat", "bind", "blip", "sam"])
+@pytest.mark.parametrize("name", ["clip", "chat", "bind", "blip", "sam", "prone", "prefer", "lora"])
 def test_the_recipes_that_are_shipped(name):
     recipe = read_recipe(Path(__file__).parents[2] / "recipes" / "tiny" / f"{name}.toml")
     assert recipe.name == f"tiny/{name}"
