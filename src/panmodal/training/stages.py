@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from panmodal.data.processor import IGNORED, Encoded, Processor, pad_rows
 from panmodal.data.sample import Batch, Image, Sample
+from panmodal.embeddings import CONVERSATION
 from panmodal.errors import InputError, suggest
 from panmodal.language import logits_of
 from panmodal.training.anchored import Anchored
@@ -44,6 +45,7 @@ class Stage:
     clip_norm: float = 1.0
     precision: Literal["float32", "bfloat16", "auto"] = "float32"  # auto: bfloat16 where it is fast
     ema: float = 0.0  # 0: none; else the decay of an average of the weights, which is kept at the end
+    pack: bool | int = False  # conversations share rows of so many tokens; true: of the model's context
 
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:
@@ -51,6 +53,9 @@ class Stage:
         for name in ("steps", "batch", "accumulate"):
             if getattr(self, name) < 1:
                 raise InputError(f"stage {self.name!r}: {name} is {getattr(self, name)}; it must be at least 1")
+        if self.pack and not hasattr(OBJECTIVES[self.objective], "packed"):
+            packing = [name for name, objective in OBJECTIVES.items() if hasattr(objective, "packed")]
+            raise InputError(f"stage {self.name!r}: {self.objective!r} packs nothing; {', '.join(packing)} do")
 
 
 # A recipe may name one as `kind`: the two stages of LLaVA (Liu et al., 2023), with LLaVA-1.5's rates; those of BLIP-2
@@ -282,6 +287,27 @@ class NextToken:
             return batch
         turns = pad_rows([_turns(e, processor.placeholders) for e in encoded], 0).ids
         return replace(batch, pad=turns)
+
+    def packed(self, processor: Processor, encoded: Sequence[Encoded]) -> Batch:
+        """Conversations one after another in one row, each blind to the others and with positions of its own, all
+        their pictures in one batch: the loss is that of `batch`, without padding.
+
+        What attention may see is a mask [1, 1, T, T], which on GPUs keeps it from the fastest kernels; rows of up
+        to some thousand tokens are all the same cheaper than padding.
+        """
+        if len(encoded) == 1:
+            return self.batch(processor, encoded)
+        row = Encoded([], [], [], [], [])
+        numbers: list[int] = []
+        for i, one in enumerate(encoded):
+            turns = _turns(one, processor.placeholders) if self.apart else [1] * len(one.ids)
+            numbers += [i * CONVERSATION + turn for turn in turns]
+            row.ids.extend(one.ids)
+            row.learned.extend([False, *one.learned[1:]])  # nothing of it comes before its first token
+            row.media.extend(one.media)
+            row.vectors.extend(one.vectors)
+            row.sizes.extend(one.sizes)
+        return replace(processor.batch([row]), pad=torch.tensor([numbers]))
 
     def weight(self, batch: Batch) -> int:
         assert batch.labels is not None

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import signal
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import count
 from multiprocessing import get_context
+from typing import Any, TypeVar
 
 import torch
 
@@ -59,7 +60,8 @@ def batches(
 ) -> Iterator[tuple[list[Batch], Position]]:
     """The batches of each step, made ahead, and the position after them.
 
-    Samples of like length share a batch, for padding costs as much as text does. One that cannot be
+    Samples of like length share a batch, for padding costs as much as text does; or, where the stage packs,
+    those that together fill a row. One that cannot be
     used is counted and left out; beyond BAD_SHARE, TrainingError says why. The order is the same
     with any number of `workers`, processes that make batches; without, a thread makes them.
     """
@@ -101,16 +103,41 @@ class _Maker:
     stage: Stage
 
     def __call__(self, numbers: list[int]) -> Made:
-        objective, size = OBJECTIVES[self.stage.objective], self.stage.batch
-        encoded, reasons = [], []
+        objective: Any = OBJECTIVES[self.stage.objective]
+        encoded: list[Any] = []
+        reasons: list[str] = []
         for number in numbers:
             try:
                 encoded.append(objective.encode(self.processor, self.source.sample(number)))
             except InputError as error:
                 reasons.append(str(error))
         encoded.sort(key=objective.length)
+        if self.stage.pack:
+            room = self.processor.context if self.stage.pack is True else self.stage.pack
+            rows = fill(encoded[::-1], objective.length, room)
+            return [objective.packed(self.processor, row) for row in rows], reasons
+        size = self.stage.batch
         shared = [encoded[i : i + size] for i in range(0, len(encoded), size)]
         return [objective.batch(self.processor, some) for some in shared], reasons
+
+
+T = TypeVar("T")
+
+
+def fill(things: Iterable[T], length: Callable[[T], int], room: int) -> list[list[T]]:
+    """Each thing in the first row that has room for it, or in a new one: first fit, which takes few more rows than
+    the best way if the longest come first."""
+    rows: list[list[T]] = []
+    left: list[int] = []
+    for thing in things:
+        size = length(thing)
+        at = next((i for i, space in enumerate(left) if size <= space), len(rows))
+        if at == len(rows):
+            rows.append([])
+            left.append(room)
+        rows[at].append(thing)
+        left[at] -= size
+    return rows
 
 
 def _pool(workers: int, maker: _Maker) -> Executor:
