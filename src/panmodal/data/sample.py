@@ -212,10 +212,19 @@ class Batch:
 
         return torch.ones_like(self.ids, dtype=torch.bool) if self.pad is None else self.pad
 
+    @property
+    def tokens(self) -> int:
+        """How many tokens are no padding"""
+        return self.ids.numel() if self.pad is None else int((self.pad > 0).sum())
+
     def by_length(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """The texts in groups of like length, so that little is spent on padding: which rows, their ids
-        and their pad. One group on GPUs, where small texts cost as much as padding does."""
-        pad, groups = self.real, 4 if self.ids.device.type == "cpu" else 1
+        and their pad. One group on GPUs, where small texts cost as much as padding does, and with several
+        processes, whose models' parts must be used equally often."""
+        import torch
+
+        alone = not (torch.distributed.is_available() and torch.distributed.is_initialized())
+        pad, groups = self.real, 4 if self.ids.device.type == "cpu" and alone else 1
         lengths = pad.sum(dim=1)
         for rows in lengths.argsort().chunk(groups):
             longest = int(lengths[rows].max())
