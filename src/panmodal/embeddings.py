@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Angles = tuple[Tensor, Tensor]  # cosines and sines, [B, 1, T, E]
+CONVERSATION = 2**16  # between the numbers of two conversations in one row; see `visible`
 
 
 class TokenEmbedding(nn.Module):
@@ -176,9 +177,12 @@ def positions(total: int, pad: Tensor | None, device: torch.device) -> Tensor:
 
 def visible(pad: Tensor) -> Tensor:
     """Which tokens may look at which, [B, T, T], where texts are packed apart: `pad` [B, T] is 0 for
-    padding, 1 for what all of a row see, and from 2 on the number of a text that the others do not.
+    padding, 1 for what all of a conversation see, and from 2 on the number of a turn that the others do not;
+    that of the n-th conversation in a row, from 0, is larger by n * CONVERSATION, and none sees another.
     A token's position is the number of those before it that it sees."""
-    seen = (pad[:, None] == pad[..., None]) | (pad == 1)[:, None]
+    conversation, shared = pad // CONVERSATION, pad % CONVERSATION == 1
+    alike = conversation[:, None] == conversation[..., None]
+    seen = (pad[:, None] == pad[..., None]) | (alike & shared[:, None])
     itself = torch.eye(pad.shape[1], dtype=torch.bool, device=pad.device)  # else a padded row sees nothing
     return seen.tril() & (pad > 0)[:, None] | itself
 

@@ -31,8 +31,9 @@ from panmodal.playground.speech import caption_sample, match_sample, segment_sam
 from panmodal.training import Stage, losses, masks, read_recipe, run_recipe, train
 from panmodal.training.loop import schedule
 from panmodal.training.losses import hard_negatives
+from panmodal.training.pairs import _in_boxes
 from panmodal.training.run import build
-from panmodal.training.stages import OBJECTIVES, _in_boxes, parameter_groups
+from panmodal.training.stages import OBJECTIVES, parameter_groups
 from panmodal.training.state import whole
 from panmodal.training.stream import Position, batches, sample_number
 from tests.families.small import small

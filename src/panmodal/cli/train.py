@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -26,18 +27,23 @@ def run(
     """Train a model by a recipe.
 
     A run that was stopped or killed goes on where it was when the same command is given again. The
-    folder that the recipe names gets the model, a log and a picture of the loss.
+    folder that the recipe names gets the model, a log and a picture of the loss. Several processes train together as
+    `torchrun --nproc-per-node 2 -m panmodal train RECIPE`.
     """
     from panmodal.training import read_recipe, run_recipe
     from panmodal.training.run import Stopped
 
     check_device(device)
     read = read_recipe(recipe, set or [])
+    lead = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started
     try:
         family = run_recipe(read, device=device, workers=workers, restart=restart, quiet=json)
     except Stopped as stopped:
-        typer.echo(f"panmodal: {stopped}", err=True)
+        if lead:
+            typer.echo(f"panmodal: {stopped}", err=True)
         raise typer.Exit(143) from None
+    if not lead:
+        return
     folder = Path(read.out) / "model"
     if json:
         print_json({"recipe": str(recipe), "model": str(folder)})

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from panmodal.cache import Slot, Source
-from panmodal.embeddings import Angles
+from panmodal.embeddings import Angles, visible
 from panmodal.errors import InputError
 from panmodal.language import LanguageModel, ParallelBlock
 from panmodal.transformer import MLP, Attention, Block, Mask, Transformer, TransformerConfig
@@ -119,12 +119,13 @@ def add_gates(language: LanguageModel, gates: nn.ModuleList, every: int, first: 
     language.body = Transformer(config, block)
 
 
-def latest_only(places: Tensor, pictures: Tensor) -> Source:
+def latest_only(places: Tensor, pictures: Tensor, pad: Tensor | None = None) -> Source:
     """What lets each token see the latest picture up to it, and those before the first none.
 
     places [B, T] is True where a picture stands; pictures [N, P, D] are their vectors in reading order. A row
-    with fewer pictures than another is filled up. What is seen where there is no picture yet are zeros, of
-    which attention without biases makes zeros.
+    with fewer pictures than another is filled up. Where texts are packed apart, `pad` numbers them (`visible`),
+    and a token sees no picture of another. What is seen where there is no picture yet are zeros, of which
+    attention without biases makes zeros.
 
     Raises InputError, with both numbers, unless there are as many places as pictures.
     """
@@ -137,5 +138,7 @@ def latest_only(places: Tensor, pictures: Tensor) -> Source:
     number = torch.arange(int(shown.max()) + 1, device=places.device)  # 0 stands for none
     vectors = pictures.new_zeros(len(places), len(number), *pictures.shape[1:])
     vectors[(number > 0) & (number <= shown[:, -1:])] = pictures
+    if pad is not None and pad.dtype != torch.bool:
+        shown = shown * (visible(pad) & places[:, None]).any(dim=-1)
     mask = (shown[..., None] == number).repeat_interleave(pictures.shape[1], dim=-1)  # [B, T, S]
     return Source(vectors.flatten(1, 2), mask[:, None])

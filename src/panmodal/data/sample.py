@@ -182,7 +182,8 @@ class Sample:
 class Batch:
     """Tensors for a model, shapes final: placeholders are expanded, nothing is re-padded later.
 
-    ids [B, T]; pad [B, T], True where a token is real, None if all are; labels [B, T], the token
+    ids [B, T]; pad [B, T], True where a token is real, None if all are, or numbers of texts packed apart
+    (`embeddings.visible`); labels [B, T], the token
     itself where it is to be learned and -100 elsewhere; images [N, 3, H, W] in reading order, whose
     vectors take the places where ids is the image token; for models that look at tiles, N are the tiles
     of all pictures, and sizes [pictures, 2] those by which they were cut; regions [R, 5], the number of a picture
@@ -213,10 +214,19 @@ class Batch:
 
         return torch.ones_like(self.ids, dtype=torch.bool) if self.pad is None else self.pad
 
+    @property
+    def tokens(self) -> int:
+        """How many tokens are no padding"""
+        return self.ids.numel() if self.pad is None else int((self.pad > 0).sum())
+
     def by_length(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """The texts in groups of like length, so that little is spent on padding: which rows, their ids
-        and their pad. One group on GPUs, where small texts cost as much as padding does."""
-        pad, groups = self.real, 4 if self.ids.device.type == "cpu" else 1
+        and their pad. One group on GPUs, where small texts cost as much as padding does, and with several
+        processes, whose models' parts must be used equally often."""
+        import torch
+
+        alone = not (torch.distributed.is_available() and torch.distributed.is_initialized())
+        pad, groups = self.real, 4 if self.ids.device.type == "cpu" and alone else 1
         lengths = pad.sum(dim=1)
         for rows in lengths.argsort().chunk(groups):
             longest = int(lengths[rows].max())

@@ -73,10 +73,10 @@ class Flamingo(nn.Module):
         out: Tensor = self.resampler(self.encoder(images)[:, int(self.drop_first) :])
         return out
 
-    def source(self, ids: Tensor, pictures: Tensor | None) -> Source | None:
+    def source(self, ids: Tensor, pictures: Tensor | None, pad: Tensor | None = None) -> Source | None:
         """ids [B, T], vectors of their pictures [N, P, D] in reading order -> what each token sees: those of the
         latest picture up to it."""
-        return None if pictures is None else latest_only(ids == self.image_token, pictures)
+        return None if pictures is None else latest_only(ids == self.image_token, pictures, pad)
 
     def forward(self, ids: Tensor, images: Tensor | None = None, pad: Tensor | None = None) -> Tensor:
         """ids [B, T], images [N, 3, height, width] in reading order -> logits [B, T, vocab]"""
@@ -84,7 +84,7 @@ class Flamingo(nn.Module):
 
     def read(self, batch: Batch) -> Tensor:
         """-> hidden states [B, T, D]"""
-        source = self.source(batch.ids, None if batch.images is None else self.encode(batch.images))
+        source = self.source(batch.ids, None if batch.images is None else self.encode(batch.images), batch.pad)
         return self.language.decode(self.language.embed.words(batch.ids), batch.pad, source=source)
 
 

@@ -44,13 +44,14 @@ def hard_negatives(logits: Tensor, alike: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def next_token_loss(hidden: Tensor, labels: Tensor, head: Callable[[Tensor], Tensor]) -> Tensor:
-    """Cross-entropy of each token given those before it, over the tokens to be learned.
+    """Cross-entropy of each token given those before it, over the tokens to be learned; 0 where there are none.
 
     hidden [B, T, D]; labels [B, T], unshifted, IGNORED where nothing is learned; `head` makes logits
     of hidden states, and is asked for those that count alone.
     """
     learned = labels[:, 1:] != IGNORED
-    return F.cross_entropy(head(hidden[:, :-1][learned]).float(), labels[:, 1:][learned])
+    told = head(hidden[:, :-1][learned]).float()
+    return F.cross_entropy(told, labels[:, 1:][learned], reduction="sum") / max(1, len(told))
 
 
 def focal_loss(logits: Tensor, target: Tensor, gamma: float = 2.0, alpha: float = 0.25) -> Tensor:

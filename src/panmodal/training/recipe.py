@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from panmodal.errors import InputError, suggest
 from panmodal.lora import Lora
 from panmodal.training.preference import Preference
 from panmodal.training.stages import PRESETS, Stage
+from panmodal.training.world import Parallel
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,20 @@ class ModelSpec:
 
 
 @dataclass(frozen=True)
+class Watch:
+    """The first `count` samples of `data`, whose answers go to `OUT/answers.html` whenever a state is saved."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    data: str
+    count: int = 4
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A model, its stages, and the folder `out` that the run writes to: states to resume from, a
-    log, a picture of the loss, and at the end the model, stored in `dtype`."""
+    log, a picture of the loss, and at the end the model, stored in `dtype`. `parallel` says what several
+    processes, as torchrun starts them, do with the model: each keeps it whole ("ddp") or holds a share ("fsdp")."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
@@ -58,6 +70,9 @@ class Recipe:
     seed: int = 0
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     save_every: int = 500  # steps
+    parallel: Parallel = "ddp"
+    watch: Watch | None = None
+    tensorboard: bool = False  # writes events to `OUT/events`
 
 
 def read_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
@@ -80,6 +95,16 @@ def read_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
     except ValidationError as error:
         raise InputError(f"{path}: {_explained(error)}") from None
     return recipe
+
+
+def same_run(recipe: Recipe, note: Any) -> bool:
+    """Whether a run noted as `note`, by this version or one before, would do the same. How several processes share
+    the work does not count, nor what is told of it."""
+    try:
+        noted: Recipe = TypeAdapter(Recipe).validate_python(note)
+    except ValidationError:
+        return False
+    return replace(noted, parallel=recipe.parallel, watch=recipe.watch, tensorboard=recipe.tensorboard) == recipe
 
 
 def _with_preset(stage: dict[str, Any], path: Path) -> dict[str, Any]:

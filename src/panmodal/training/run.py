@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -25,11 +27,14 @@ from panmodal.playground import hallucinations, new_words, speech
 from panmodal.training.journal import Journal
 from panmodal.training.loop import train
 from panmodal.training.mixture import Joined, Mixture
-from panmodal.training.recipe import ModelSpec, Recipe, read_recipe
+from panmodal.training.recipe import ModelSpec, Recipe, read_recipe, same_run
+from panmodal.training.report import Answers, write_card
 from panmodal.training.stages import Stage
-from panmodal.training.state import whole
+from panmodal.training.state import room_on_disk, whole
+from panmodal.training.world import World, joined
 
 STATES_KEPT = 2
+LOCK = "lock"
 
 
 class Playground:
@@ -79,29 +84,38 @@ def run_recipe(
     `OUT/adapters/NAME`, which in the model are merged.
     SIGTERM and SIGINT end the run after the step in progress, its state saved (a second one at
     once). `workers` processes make batches, which leaves their order as it is. `restart` throws away
-    what an earlier run left.
+    what an earlier run left. Under torchrun its processes run the recipe together. Raises InputError if the
+    folder is in use, and CheckpointError if the disk is full; what was saved before stays whole.
     """
     if not isinstance(recipe, Recipe):
         recipe = read_recipe(Path(recipe))
     out = Path(recipe.out)
-    if restart and (out / "recipe.json").exists():
-        shutil.rmtree(out)
-    _claim(out, recipe)
-    torch.manual_seed(recipe.seed)
-    family = build(recipe.model).to(device)
-    family.name = recipe.name
-    with _stoppable() as stopping:
-        for i, stage in enumerate(recipe.stages):
-            states = out / "states" / f"{i}-{stage.name}"
-            _run_stage(family, stage, recipe, states, Journal(out, stage, quiet), stopping, workers)
-            if stage.lora is not None:
-                assert isinstance(family, Chat)
-                family.base = str(out / "stages" / recipe.stages[i - 1].name) if i else recipe.model.load or ""
-                family.save(out / "adapters" / stage.name)
-                family.merge()
-            family.save(out / "stages" / stage.name, getattr(torch, recipe.dtype))
-    family.save(out / "model", getattr(torch, recipe.dtype))
-    return family
+    with joined(recipe.parallel, device) as (world, place), room_on_disk(out), _held(out, world):
+        if world.lead:
+            _claim(out, recipe, restart)
+        torch.manual_seed(recipe.seed)
+        family = build(recipe.model).to(place)
+        family.name = recipe.name
+        watched = (
+            Answers(open_source(recipe.watch.data), recipe.watch.count, out)
+            if recipe.watch is not None and world.parallel == "ddp"
+            else None
+        )
+        with _stoppable() as stopping:
+            for i, stage in enumerate(recipe.stages):
+                states = out / "states" / f"{i}-{stage.name}"
+                journal = Journal(out, stage, quiet, recipe.tensorboard) if world.lead else None
+                _run_stage(family, stage, recipe, states, journal, watched, stopping, workers, world)
+                if stage.lora is not None:
+                    assert isinstance(family, Chat)
+                    family.base = str(out / "stages" / recipe.stages[i - 1].name) if i else recipe.model.load or ""
+                    _save(family, out / "adapters" / stage.name, recipe, world)
+                    family.merge()
+                _save(family, out / "stages" / stage.name, recipe, world)
+        _save(family, out / "model", recipe, world)
+        if world.lead:
+            write_card(recipe, out)
+        return family if world.size == 1 or world.parallel == "ddp" else load(out / "model")
 
 
 def open_source(data: str | Sequence[str] | Mapping[str, float]) -> Source:
@@ -164,31 +178,73 @@ def _run_stage(
     stage: Stage,
     recipe: Recipe,
     states: Path,
-    journal: Journal,
+    journal: Journal | None,
+    watched: Answers | None,
     stopping: Callable[[], bool],
     workers: int,
+    world: World,
 ) -> None:
-    saved = max((s for s in states.glob("step-*") if whole(s)), default=None)
+    if world.lead:
+        for torn in states.glob(".*.new"):  # what a killed run was writing
+            shutil.rmtree(torn)
+    found = (s for s in states.glob("step-*") if world.lead and whole(s))
+    saved = world.gather(max(found, default=None))[0]
     source = open_source(stage.data)
-    with journal:
-        for step in train(family, source, stage, seed=recipe.seed, resume=saved, workers=workers):
-            journal.write(step)
-            if step.number % recipe.save_every == 0 or step.number == stage.steps or stopping():
+    with journal or nullcontext():
+        for step in train(family, source, stage, seed=recipe.seed, resume=saved, workers=workers, world=world):
+            stop = any(world.gather(stopping()))  # who was asked first, the others do not know
+            due = step.number % recipe.save_every == 0 and math.isfinite(step.loss)  # keeps the last good state
+            if due or stop or step.number == stage.steps:
                 step.save(states / f"step-{step.number:07d}")
-                for old in sorted(states.glob("step-*"))[:-STATES_KEPT]:
+                for old in sorted(states.glob("step-*"))[:-STATES_KEPT] if world.lead else ():
                     shutil.rmtree(old)
-            if stopping():
+                if watched is not None and world.lead:
+                    watched.write(family, stage.name, step.number)
+            if journal is not None:
+                journal.write(step)
+            if stop:
                 raise Stopped(f"stopped after step {step.number} of {stage.name}; run the same command to go on")
 
 
-def _claim(out: Path, recipe: Recipe) -> None:
-    """Notes which recipe a folder belongs to, and refuses one that belongs to another."""
+def _save(family: Family[Any], folder: Path, recipe: Recipe, world: World) -> None:
+    with world.whole(family.model):
+        if world.lead:
+            family.save(folder, getattr(torch, recipe.dtype))
+
+
+@contextmanager
+def _held(out: Path, world: World) -> Iterator[None]:
+    """A folder that no other run may write to meanwhile; the lock goes with the process, however it ends."""
+    refusal = ""
+    with ExitStack() as stack:
+        if world.lead:
+            out.mkdir(parents=True, exist_ok=True)
+            lock = stack.enter_context((out / LOCK).open("a+"))
+            try:
+                if sys.platform != "win32":  # where nothing keeps two runs apart
+                    import fcntl
+
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                refusal = f"another run, still alive, writes to {out}; wait for it or stop it, or name another out"
+        if refusal := world.gather(refusal)[0]:
+            raise InputError(refusal)
+        yield
+
+
+def _claim(out: Path, recipe: Recipe, restart: bool) -> None:
+    """Notes which recipe a folder belongs to, and refuses one that belongs to another; `restart` empties it."""
     note, content = out / "recipe.json", json.loads(json.dumps(asdict(recipe)))
+    if restart and note.exists():
+        for item in out.iterdir():
+            if item.is_dir():
+                shutil.rmtree(item)
+            elif item.name != LOCK:
+                item.unlink()
     if note.exists():
-        if json.loads(note.read_text()) != content:
+        if not same_run(recipe, json.loads(note.read_text())):
             raise InputError(f"{out} holds a run of another recipe; name another out, or throw it away with --restart")
         return
-    out.mkdir(parents=True, exist_ok=True)
     write_json(note, content)
 
 

@@ -5,22 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from panmodal.data.processor import IGNORED, Encoded, Processor, pad_rows
-from panmodal.data.sample import Batch, Image, Sample
+from panmodal.data.sample import Batch, Image, Sample, user
+from panmodal.embeddings import CONVERSATION
 from panmodal.errors import InputError, LabelError, suggest
 from panmodal.language import logits_of
 from panmodal.lora import Lora, beneath_adapters
 from panmodal.training.anchored import Anchored
 from panmodal.training.hybrid import Hybrid
-from panmodal.training.losses import contrastive_loss, next_token_loss, sigmoid_loss
+from panmodal.training.losses import next_token_loss
 from panmodal.training.masks import Masks
+from panmodal.training.pairs import CaptionedPairs, Pairs, Regions, Representation
 from panmodal.training.preference import Preference
-from panmodal.training.representation import representation_loss
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,9 @@ class Stage:
     ema: float = 0.0  # 0: none; else the decay of an average of the weights, which is kept at the end
     lora: Lora | None = None
     prefer: Preference | None = None
+    pack: bool | int = False  # conversations share rows of so many tokens; true: of the model's context
+    checkpointing: bool = False  # keeps no activations of a block, but makes them again when they are needed
+    compile: bool = False  # blocks are compiled, once for all lengths
 
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:
@@ -59,6 +64,9 @@ class Stage:
         for name in ("steps", "batch", "accumulate"):
             if getattr(self, name) < 1:
                 raise InputError(f"stage {self.name!r}: {name} is {getattr(self, name)}; it must be at least 1")
+        if self.pack and not isinstance(OBJECTIVES[self.objective], Conversing):
+            packing = [name for name, objective in OBJECTIVES.items() if isinstance(objective, Conversing)]
+            raise InputError(f"stage {self.name!r}: {self.objective!r} packs nothing; {', '.join(packing)} do")
 
     @property
     def learns(self) -> Objective:
@@ -100,169 +108,19 @@ class Objective(Protocol):
     def loss(self, model: Any, batch: Batch) -> Tensor: ...
 
 
-@dataclass(frozen=True)
-class Pairs(Objective):
-    """The first picture and the last words of each sample, against those of the others."""
+@runtime_checkable
+class Conversing(Objective, Protocol):
+    """What an objective of conversations does besides."""
 
-    sigmoid: bool
+    def packed(self, processor: Processor, encoded: Sequence[Any]) -> Batch:
+        """Conversations one after another in one row, none in sight of another: the loss is that of `batch`."""
 
-    def encode(self, processor: Processor, sample: Sample) -> tuple[Image, str]:
-        if not sample.images or not sample.messages[-1].text:
-            raise InputError("a pair needs a picture and, last, a text")
-        sample.images[0].check()  # decoded here, so that a broken file is found here
-        return sample.images[0], sample.messages[-1].text
+    def measure(self, processor: Processor, sample: Sample) -> int:
+        """`length`, before a picture is decoded, by which several processes share a step's samples."""
 
-    def batch(self, processor: Processor, encoded: Sequence[tuple[Image, str]]) -> Batch:
-        texts = processor.texts([text for _, text in encoded], truncate=True)
-        return Batch(texts.ids, texts.pad, images=processor.pictures([image for image, _ in encoded]))
-
-    def weight(self, batch: Batch) -> int:
-        return len(batch.ids)
-
-    def loss(self, model: Any, batch: Batch) -> Tensor:
-        return self.contrast(model, model.embed_images(batch.images), self.texts(model, batch), batch)
-
-    def texts(self, model: Any, batch: Batch) -> list[tuple[Tensor, Tensor]]:
-        """Some rows, and their embeddings, for all rows of the batch"""
-        return [(rows, model.embed_texts(ids, pad)) for rows, ids, pad in batch.by_length()]
-
-    def contrast(self, model: Any, images: Tensor, texts: list[tuple[Tensor, Tensor]], batch: Batch) -> Tensor:
-        """images [N, dim]; texts: some rows, and their embeddings"""
-        order = torch.cat([rows for rows, _ in texts]).argsort()
-        logits = model.logits(images, torch.cat([vectors for _, vectors in texts])[order]).float()
-        alike = (batch.ids[:, None] == batch.ids).all(-1)  # one text may fit several pictures
-        return sigmoid_loss(logits, alike) if self.sigmoid else contrastive_loss(logits, alike)
-
-
-@dataclass(frozen=True)
-class CaptionedPairs(Pairs):
-    """Pairs told apart, and captions said: CLIP's loss and a captioner's (CoCa, Yu et al., 2022).
-
-    The text tower says the captions, so that no weight is added, and sees the pooled vector alone:
-    every word of a caption then teaches it what from the contrast alone it learns slowly. Where the
-    samples list `objects`, it says these too, as in `Regions`, so that the image tokens forget nothing.
-    """
-
-    def encode(self, processor: Processor, sample: Sample) -> Any:
-        return *super().encode(processor, sample), _boxes(processor, sample)
-
-    def batch(self, processor: Processor, encoded: Sequence[Any]) -> Batch:
-        captions = [caption for _, caption, _ in encoded]
-        return _with_boxes(processor, captions, [(image, found) for image, _, found in encoded])
-
-    def weight(self, batch: Batch) -> int:
-        assert batch.images is not None
-        return len(batch.images)
-
-    def loss(self, model: Any, batch: Batch) -> Tensor:
-        assert batch.images is not None
-        assert batch.pad is not None
-        images = len(batch.images)
-        pairs = Batch(batch.ids[:images], batch.pad[:images])
-        tokens = model.image(batch.images)
-        seen = model.image.pool(tokens)  # [N, D]
-        told = self.contrast(model, model.image_projection(seen), self.texts(model, pairs), pairs)
-        seen = torch.cat([seen, _in_boxes(model, tokens, batch, points=True)])
-        return told + captioning_loss(model, seen[:, None], batch)
-
-
-@dataclass(frozen=True)
-class Representation(Pairs):
-    """Pairs told apart, judged and said, by one Q-Former: the first stage of BLIP-2."""
-
-    def loss(self, model: Any, batch: Batch) -> Tensor:
-        return representation_loss(model, batch)
-
-
-@dataclass(frozen=True)
-class Regions(Objective):
-    """Objects in their boxes named (dense captioning, Johnson et al., 2016).
-
-    A sample's `objects` each have a `box` (x0 y0 x1 y1 in pixels) and a `phrase`, which the text tower
-    says after the mean of the image tokens that the box covers. The mean is learned from soon, but may
-    leave every token with a part of the answer; with `points`, one token, drawn from the box's inner three
-    quarters, must know it all, so that whoever looks there finds it (after objects as points, Zhou et al., 2019).
-    """
-
-    points: bool = False
-
-    def encode(self, processor: Processor, sample: Sample) -> Any:
-        found = _boxes(processor, sample)
-        if not sample.images or not found:
-            raise InputError("a sample of regions needs a picture, and objects with a box and a phrase")
-        return sample.images[0], found
-
-    def batch(self, processor: Processor, encoded: Sequence[Any]) -> Batch:
-        return _with_boxes(processor, [], encoded)
-
-    def weight(self, batch: Batch) -> int:
-        return len(batch.ids)
-
-    def loss(self, model: Any, batch: Batch) -> Tensor:
-        return captioning_loss(model, _in_boxes(model, model.image(batch.images), batch, self.points)[:, None], batch)
-
-
-Box = list[float]  # x0 y0 x1 y1, from 0 to 1
-
-
-def _boxes(processor: Processor, sample: Sample) -> list[tuple[Box, str]]:
-    """The objects that a sample lists: their boxes and phrases"""
-    objects = sample.about.get("objects", ())
-    if objects and processor.images.shortest is not None:
-        raise InputError(
-            "this model crops its pictures, so that boxes may fall outside: regions need one that does not"
-        )
-    try:
-        width, height = sample.images[0].pixels.size if objects else (1, 1)
-        return [
-            ([x0 / width, y0 / height, x1 / width, y1 / height], str(o["phrase"]))
-            for o in objects
-            for x0, y0, x1, y1 in [o["box"]]
-        ]
-    except (IndexError, KeyError, TypeError, ValueError):
-        raise InputError("an object needs a picture, a box of four numbers and a phrase") from None
-
-
-def _with_boxes(
-    processor: Processor, captions: Sequence[str], found: Sequence[tuple[Image, list[tuple[Box, str]]]]
-) -> Batch:
-    """The captions, if any, one for each picture; then the phrases, one for each box"""
-    phrases = [phrase for _, objects in found for _, phrase in objects]
-    texts = processor.texts([*captions, *phrases], truncate=True)
-    boxes = [[float(i), *box] for i, (_, objects) in enumerate(found) for box, _ in objects]
-    pictures = processor.pictures([image for image, _ in found])
-    return Batch(texts.ids, texts.pad, images=pictures, regions=torch.tensor(boxes).view(-1, 5))
-
-
-def _in_boxes(model: Any, tokens: Tensor, batch: Batch, points: bool) -> Tensor:
-    """tokens [N, P, D] -> for each box one of its inner three quarters, or the mean of those it covers [R, D]"""
-    assert batch.regions is not None
-    grid = model.image.embed.grid
-    patches = tokens[:, -(grid**2) :]  # without the class token
-    picture, low, high = batch.regions[:, 0].long(), batch.regions[:, 1:3], batch.regions[:, 3:5]
-    if points:
-        off = (torch.rand_like(low) - 0.5) * 0.75
-        x, y = (((low + high) / 2 + off * (high - low)) * grid).long().clamp(0, grid - 1).T
-        return patches[picture, y * grid + x]
-    edges = torch.arange(grid + 1, device=tokens.device) / grid
-    covered = torch.minimum(high[..., None], edges[1:]) - torch.maximum(low[..., None], edges[:-1])
-    across, down = covered.clamp(min=0).unbind(dim=1)  # [R, grid]
-    share = (down[:, :, None] * across[:, None]).flatten(1)  # [R, grid ** 2]
-    share = share / share.sum(dim=1, keepdim=True)
-    return torch.einsum("rp,rpd->rd", share.to(tokens.dtype), patches[picture])
-
-
-def captioning_loss(model: Any, seen: Tensor, batch: Batch) -> Tensor:
-    """The text tower, which must be causal, says each text word by word after the image vectors `seen`
-    [N, P, D]; its own embedding gives the logits."""
-    said, words = [], 0
-    for rows, ids, pad in batch.by_length():
-        x = torch.cat([seen[rows], model.text.embed(ids)], dim=1)
-        hidden = model.text.body(x, torch.cat([pad.new_ones(len(rows), seen.shape[1]), pad], dim=1))
-        labels, count = ids.masked_fill(~pad, IGNORED), int(pad[:, 1:].sum())
-        said.append(count * next_token_loss(hidden[:, seen.shape[1] :], labels, model.text.logits))
-        words += count
-    return torch.stack(said).sum() / words
+    def blank(self, processor: Processor, pictured: bool) -> Any:
+        """A conversation that teaches nothing, which keeps a process that has no samples left, or none with pictures,
+        in step with the others."""
 
 
 @dataclass(frozen=True)
@@ -292,12 +150,39 @@ class NextToken:
     def length(self, encoded: Encoded) -> int:
         return len(encoded.ids)
 
+    def measure(self, processor: Processor, sample: Sample) -> int:
+        return len(processor.encode(sample.messages).ids)
+
+    def blank(self, processor: Processor, pictured: bool) -> Encoded:
+        black = [Image(np.zeros((8, 8, 3), np.uint8))] if pictured else []
+        return processor.encode([user(*black, "none")], reply=True)
+
     def batch(self, processor: Processor, encoded: Sequence[Encoded]) -> Batch:
         batch = processor.batch(encoded)
         if not self.apart:
             return batch
         turns = pad_rows([_turns(e, processor.placeholders) for e in encoded], 0).ids
         return replace(batch, pad=turns)
+
+    def packed(self, processor: Processor, encoded: Sequence[Encoded]) -> Batch:
+        """Positions begin anew with each, and all their pictures are one batch.
+
+        What attention may see is a mask [1, 1, T, T], which on GPUs keeps it from the fastest kernels; rows of up
+        to some thousand tokens are all the same cheaper than padding.
+        """
+        if len(encoded) == 1:
+            return self.batch(processor, encoded)
+        row = Encoded([], [], [], [], [])
+        numbers: list[int] = []
+        for i, one in enumerate(encoded):
+            turns = _turns(one, processor.placeholders) if self.apart else [1] * len(one.ids)
+            numbers += [i * CONVERSATION + turn for turn in turns]
+            row.ids.extend(one.ids)
+            row.learned.extend([False, *one.learned[1:]])  # nothing of it comes before its first token
+            row.media.extend(one.media)
+            row.vectors.extend(one.vectors)
+            row.sizes.extend(one.sizes)
+        return replace(processor.batch([row]), pad=torch.tensor([numbers]))
 
     def weight(self, batch: Batch) -> int:
         assert batch.labels is not None
@@ -337,6 +222,15 @@ OBJECTIVES: dict[str, Objective] = {
 }
 
 
+SHARED = (
+    "answers",
+    "separate_answers",
+    "text",
+    "contrastive",
+    "sigmoid",
+)  # over several processes what they are in one
+
+
 def parameter_groups(model: nn.Module, stage: Stage) -> list[dict[str, Any]]:
     """The trained parameters with their peak rates for AdamW; freezes the others.
 
@@ -356,10 +250,11 @@ def parameter_groups(model: nn.Module, stage: Stage) -> list[dict[str, Any]]:
                 f"stage {stage.name!r} gives a rate to {part!r}, which the model lacks"
                 + suggest(part, {n.split(".")[0] for n, _ in model.named_parameters()})
             )
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, float, type], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in rates)
         if name in rates:
             decay = stage.weight_decay if parameter.ndim > 1 else 0.0
-            groups.setdefault((rates[name], decay), []).append(parameter)
-    return [{"params": ps, "peak": rate, "lr": rate, "weight_decay": decay} for (rate, decay), ps in groups.items()]
+            kind = type(parameter.data)  # shares of weights and whole ones are not updated together
+            groups.setdefault((rates[name], decay, kind), []).append(parameter)
+    return [{"params": ps, "peak": rate, "lr": rate, "weight_decay": decay} for (rate, decay, _), ps in groups.items()]

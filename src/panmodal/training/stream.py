@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import signal
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import count
 from multiprocessing import get_context
+from typing import Any, TypeVar
 
 import torch
 
-from panmodal.data.processor import Processor
+from panmodal.data.processor import IGNORED, Processor
 from panmodal.data.readers import Source
 from panmodal.data.sample import Batch
 from panmodal.errors import InputError, LabelError, TrainingError, at
-from panmodal.training.stages import Stage
+from panmodal.training.stages import Conversing, Stage
+from panmodal.training.world import ALONE, World, dealt
 
 BAD_SHARE = 0.01  # of the samples may be unusable; never fewer than one
 STRIDE = 10**9  # between the seeds of two runs over an endless source
@@ -53,16 +56,24 @@ def _order(seed: int, epoch: int, size: int) -> torch.Tensor:
 
 
 def batches(
-    source: Source, processor: Processor, stage: Stage, seed: int, start: Position, workers: int = 0
+    source: Source,
+    processor: Processor,
+    stage: Stage,
+    seed: int,
+    start: Position,
+    workers: int = 0,
+    world: World = ALONE,
 ) -> Iterator[tuple[list[Batch], Position]]:
     """The batches of each step, made ahead, and the position after them.
 
-    Samples of like length share a batch, for padding costs as much as text does. One that cannot be
+    Samples of like length share a batch, for padding costs as much as text does; or, where the stage packs,
+    those that together fill a row. One that cannot be
     used is counted and left out; beyond BAD_SHARE, TrainingError says why. The order is the same
-    with any number of `workers`, processes that make batches; without, a thread makes them.
+    with any number of `workers`, processes that make batches; without, a thread makes them. Each process
+    of a `world` gets batches of its own samples, as many as the others, and all know the same position.
     """
     size = stage.batch * stage.accumulate
-    maker = _Maker(source, processor, stage)
+    maker = _Maker(source, processor, stage, world.rank, world.size)
     position = start
 
     def submit(i: int) -> Future[Made]:
@@ -76,7 +87,10 @@ def batches(
         for i in count(len(coming)):
             made, reasons = coming.popleft().result()
             coming.append(submit(i))
-            position = Position(position.taken + size, Counter(position.skipped) + Counter(reasons))
+            told = world.gather((len(made), reasons))
+            made = _as_many(made, [many for many, _ in told])
+            found = Counter(reason for _, reasons in told for reason in reasons)
+            position = Position(position.taken + size, Counter(position.skipped) + found)
             if position.bad > BAD_SHARE * max(position.taken, 1 / BAD_SHARE):
                 raise TrainingError(_too_many(position))
             if made:
@@ -97,10 +111,17 @@ class _Maker:
     source: Source
     processor: Processor
     stage: Stage
+    rank: int = 0  # of `size` processes that learn, for which it makes the batches
+    size: int = 1
 
     def __call__(self, numbers: list[int]) -> Made:
-        objective, size = self.stage.learns, self.stage.batch
-        encoded, reasons = [], []
+        objective: Any = self.stage.learns
+        encoded: list[Any] = []
+        reasons: list[str] = []
+        pictured = False
+        if self.size > 1:
+            lengths, pictured = self._measured(numbers)
+            numbers = [numbers[i] for i in dealt(lengths, self.rank, self.size)]
         for number in numbers:
             try:
                 sample = self.source.sample(number)
@@ -111,8 +132,58 @@ class _Maker:
                     raise TrainingError(f"{error} (`panmodal data check` finds all such samples)") from None
                 reasons.append(str(error))
         encoded.sort(key=objective.length)
-        shared = [encoded[i : i + size] for i in range(0, len(encoded), size)]
-        return [objective.batch(self.processor, some) for some in shared], reasons
+        if self.stage.pack:
+            room = self.processor.context if self.stage.pack is True else self.stage.pack
+            shared, make = fill(encoded[::-1], objective.length, room), objective.packed
+        else:
+            size = self.stage.batch // self.size
+            shared, make = [encoded[i : i + size] for i in range(0, len(encoded), size)], objective.batch
+        if self.size > 1 and isinstance(objective, Conversing):
+            blank = objective.blank(self.processor, pictured)
+            shared = [s if any(e.images for e in s) or not pictured else [*s, blank] for s in shared] or [[blank]]
+        return [make(self.processor, some) for some in shared], reasons
+
+    def _measured(self, numbers: list[int]) -> tuple[list[int], bool]:
+        """How long each sample is, 0 if it is broken, and whether there is a picture in any. Those that are not this
+        process's own are read, but no picture is decoded."""
+        objective = self.stage.learns
+        lengths, pictured = [0] * len(numbers), False
+        if not isinstance(objective, Conversing):
+            return lengths, pictured  # all samples are alike
+        for i, number in enumerate(numbers):
+            with suppress(InputError):
+                sample = self.source.sample(number)
+                lengths[i] = objective.measure(self.processor, sample)
+                pictured |= bool(sample.images)
+        return lengths, pictured
+
+
+def _as_many(made: list[Batch], each: list[int]) -> list[Batch]:
+    """A process's batches, as many as those of the process that has the most, further ones without anything to learn.
+    Where all processes make one loss, as many as that which has the fewest, for samples that could not be used."""
+    if made and made[0].labels is not None:
+        nothing = replace(made[0], labels=torch.full_like(made[0].labels, IGNORED))
+        return made + [nothing] * (max(each) - len(made))
+    return made[: min(each)]
+
+
+T = TypeVar("T")
+
+
+def fill(things: Iterable[T], length: Callable[[T], int], room: int) -> list[list[T]]:
+    """Each thing in the first row that has room for it, or in a new one: first fit, which takes few more rows than
+    the best way if the longest come first."""
+    rows: list[list[T]] = []
+    left: list[int] = []
+    for thing in things:
+        size = length(thing)
+        at = next((i for i, space in enumerate(left) if size <= space), len(rows))
+        if at == len(rows):
+            rows.append([])
+            left.append(room)
+        rows[at].append(thing)
+        left[at] -= size
+    return rows
 
 
 def _pool(workers: int, maker: _Maker) -> Executor:
