@@ -18,7 +18,7 @@ from benchmarks.kills import RECIPE, compare, start
 from PIL import Image as Pil
 
 import panmodal as pm
-from panmodal.data.readers import open_file
+from panmodal.data.formats import open_data
 from panmodal.errors import CheckpointError, InputError, TrainingError
 from panmodal.training import Stage, Step, read_recipe, run_recipe, train
 from panmodal.training.stages import NextToken
@@ -114,7 +114,7 @@ def test_missing_and_broken_pictures_are_left_out_by_name(tmp_path):
     ]
     (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, lines)))
     stage = Stage("s", "answers", "", {"connector": 1e-3}, steps=30, batch=8)
-    *_, last = train(small("llava"), open_file(tmp_path / "data.jsonl"), stage, seed=1)
+    *_, last = train(small("llava"), open_data(tmp_path / "data.jsonl"), stage, seed=1)
     assert last.skipped == 2
     reasons = " ".join(last.run.position.skipped)
     assert "torn.png" in reasons and "missing.png" in reasons

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 
 from panmodal.checkpoints.hub import locate
 from panmodal.checkpoints.store import read_sidecars, write_json
@@ -27,6 +28,7 @@ from panmodal.playground import hallucinations, new_words, speech
 from panmodal.training.journal import Journal
 from panmodal.training.loop import train
 from panmodal.training.mixture import Joined, Mixture
+from panmodal.training.plan import make_plan, show_plan
 from panmodal.training.recipe import ModelSpec, Recipe, read_recipe, same_run
 from panmodal.training.report import Answers, write_card
 from panmodal.training.stages import Stage
@@ -96,16 +98,19 @@ def run_recipe(
         torch.manual_seed(recipe.seed)
         family = build(recipe.model).to(place)
         family.name = recipe.name
+        sources = [open_source(stage.data) for stage in recipe.stages]  # missing ones are told before hours of training
+        if world.lead and not quiet:
+            show_plan(make_plan(family, recipe.stages, sources, recipe.seed), Console(stderr=True))
         watched = (
             Answers(open_source(recipe.watch.data), recipe.watch.count, out)
             if recipe.watch is not None and world.parallel == "ddp"
             else None
         )
         with _stoppable() as stopping:
-            for i, stage in enumerate(recipe.stages):
+            for i, (stage, source) in enumerate(zip(recipe.stages, sources, strict=True)):
                 states = out / "states" / f"{i}-{stage.name}"
                 journal = Journal(out, stage, quiet, recipe.tensorboard) if world.lead else None
-                _run_stage(family, stage, recipe, states, journal, watched, stopping, workers, world)
+                _run_stage(family, stage, source, recipe, states, journal, watched, stopping, workers, world)
                 if stage.lora is not None:
                     assert isinstance(family, Chat)
                     family.base = str(out / "stages" / recipe.stages[i - 1].name) if i else recipe.model.load or ""
@@ -176,6 +181,7 @@ def _files(spec: ModelSpec) -> dict[str, bytes]:
 def _run_stage(
     family: Family[Any],
     stage: Stage,
+    source: Source,
     recipe: Recipe,
     states: Path,
     journal: Journal | None,
@@ -189,7 +195,6 @@ def _run_stage(
             shutil.rmtree(torn)
     found = (s for s in states.glob("step-*") if world.lead and whole(s))
     saved = world.gather(max(found, default=None))[0]
-    source = open_source(stage.data)
     with journal or nullcontext():
         for step in train(family, source, stage, seed=recipe.seed, resume=saved, workers=workers, world=world):
             stop = any(world.gather(stopping()))  # who was asked first, the others do not know
