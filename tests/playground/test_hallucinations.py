@@ -7,7 +7,7 @@ from itertools import islice
 import pytest
 
 import panmodal as pm
-from panmodal.data.readers import open_file
+from panmodal.data.formats import open_data
 from panmodal.playground import HELD_OUT, KINDS, caption, make_scene, objects_named, questions, run
 from panmodal.playground.hallucinations import (
     POLLS,
@@ -107,7 +107,7 @@ def test_a_kind_of_questions_as_llavas_json(command, tmp_path):
     assert command("playground", out, "--count", 3, "--ask", "extreme", "--seed", 7, "--json").code == 0
     records = json.loads((out / "data.json").read_text())
     assert len(records) == 3 and [t["from"] for t in records[0]["conversations"][:2]] == ["human", "gpt"]
-    source = open_file(out / "data.json")
+    source = open_data(out / "data.json")
     for i in range(3):
         sample = source.sample(i)
         scene = make_scene(int(sample.about["id"]))
