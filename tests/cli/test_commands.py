@@ -423,3 +423,12 @@ def test_bench_needs_a_clone(command, tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "benchmarks", raising=False)
     result = command("bench", "--only", "nothing")
     assert result.code == 1 and "Traceback" not in result.err
+
+
+def test_collections(command, models, scenes, tmp_path):
+    given = ["embed", scenes, "--parquet", tmp_path / "out", "-m", models / "clip"]
+    told = json.loads(command(*given, "--json").out)
+    assert (told["pictures"], told["done"], told["failed"]) == (6, 6, {})
+    assert command(*given).out.startswith("0 of 6 pictures done now")
+    one_line_error(command(*given, "--engine", "dask"), "unknown engine 'dask'", "ray")
+    one_line_error(command("segment", scenes, "--point", "1,2", "--parquet", tmp_path / "m"), "--everything")

@@ -6,7 +6,20 @@ from typing import Annotated
 
 import typer
 
-from panmodal.cli.shared import AllowPickle, Device, Json, load_model, model_option, pictures, print_json, progress
+from panmodal.cli.shared import (
+    AllowPickle,
+    Device,
+    Engine,
+    Json,
+    Parquet,
+    Workers,
+    collect,
+    load_model,
+    model_option,
+    pictures,
+    print_json,
+    progress,
+)
 
 NAME = "caption"
 EXAMPLE = "panmodal caption examples/scene.png --json"
@@ -19,13 +32,27 @@ def run(
     model: str = model_option("tiny/blip"),
     max_tokens: Annotated[int, typer.Option(help="The longest caption, in tokens.")] = 64,
     beams: Annotated[int, typer.Option(help="More than 1: search for the likeliest caption.")] = 1,
+    parquet: Parquet = None,
+    engine: Engine = None,
+    workers: Workers = 1,
     device: Device = "cpu",
     allow_pickle: AllowPickle = False,
     json: Json = False,
 ) -> None:
     """Say what pictures show."""
     from panmodal.cli.hint import FOR_CAPTIONS, hint
+    from panmodal.inference.collection import Work
 
+    if parquet is not None:
+        collect(
+            Work("caption", model, {"prompt": prompt, "max_tokens": max_tokens, "beams": beams}, device, allow_pickle),
+            inputs,
+            parquet,
+            engine,
+            workers,
+            json,
+        )
+        return
     family = load_model(model, "caption", device, allow_pickle)
     named = list(pictures(inputs))
     with progress("captioning") as update:

@@ -10,7 +10,11 @@ import typer
 from panmodal.cli.shared import (
     AllowPickle,
     Device,
+    Engine,
     Json,
+    Parquet,
+    Workers,
+    collect,
     lines,
     load_model,
     media,
@@ -35,6 +39,9 @@ def run(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write the vectors to a .npy file, one row each.")] = None,
     model: str = model_option("tiny/clip"),
+    parquet: Parquet = None,
+    engine: Engine = None,
+    workers: Workers = 1,
     device: Device = "cpu",
     allow_pickle: AllowPickle = False,
     json: Json = False,
@@ -43,7 +50,11 @@ def run(
     import numpy as np
 
     from panmodal.data.media import Medium
+    from panmodal.inference.collection import Work
 
+    if parquet is not None:
+        collect(Work("embed", model, {}, device, allow_pickle), inputs or [], parquet, engine, workers, json)
+        return
     family = load_model(model, "embed", device, allow_pickle)
     if out is not None and out.suffix != ".npy":
         raise InputError(f"--out writes .npy files, not {out}")

@@ -7,7 +7,19 @@ from typing import Annotated, Any
 
 import typer
 
-from panmodal.cli.shared import AllowPickle, Device, Json, load_model, model_option, pictures, print_json
+from panmodal.cli.shared import (
+    AllowPickle,
+    Device,
+    Engine,
+    Json,
+    Parquet,
+    Workers,
+    collect,
+    load_model,
+    model_option,
+    pictures,
+    print_json,
+)
 from panmodal.errors import InputError
 
 NAME = "segment"
@@ -15,7 +27,9 @@ EXAMPLE = "panmodal segment examples/scene.png --point 30,40 --out masks/"
 
 
 def run(
-    image: Annotated[str, typer.Argument(help="A picture, or - for one on standard input.")],
+    image: Annotated[
+        str, typer.Argument(help="A picture, or - for one on standard input; with --parquet, a folder, tar or list.")
+    ],
     point: Annotated[
         list[str] | None, typer.Option("--point", "-p", help="X,Y on the thing, in pixels; may be given again.")
     ] = None,
@@ -31,6 +45,9 @@ def run(
     ] = 0,
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("masks"),
     model: str = model_option("tiny/sam"),
+    parquet: Parquet = None,
+    engine: Engine = None,
+    workers: Workers = 1,
     device: Device = "cpu",
     allow_pickle: AllowPickle = False,
     json: Json = False,
@@ -43,6 +60,7 @@ def run(
     from panmodal.cli.hint import FOR_SEGMENTING, hint
     from panmodal.data.masks import overlay, to_picture, to_rle
     from panmodal.generators.everything import boxes_around
+    from panmodal.inference.collection import Work
 
     points = [*_numbers("--point", point, 2), *_numbers("--background", background, 2)]
     labels, boxes = [1] * len(point or ()) + [0] * len(background or ()), _numbers("--box", box, 4)
@@ -50,6 +68,18 @@ def run(
         raise InputError("there is no prompt: give --point X,Y or --box X0,Y0,X1,Y1, or --everything")
     if everything and (points or boxes):
         raise InputError("--everything goes without points and boxes")
+    if parquet is not None:
+        if not everything:
+            raise InputError("--parquet is for --everything in each picture")
+        collect(
+            Work("segment", model, {"crop_layers": crop_layers}, device, allow_pickle),
+            [image],
+            parquet,
+            engine,
+            workers,
+            json,
+        )
+        return
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; name a folder for the masks")
     ((name, picture), *others) = pictures([image])

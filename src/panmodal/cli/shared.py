@@ -16,13 +16,18 @@ from panmodal.errors import InputError
 if TYPE_CHECKING:
     from panmodal.data.media import Medium
     from panmodal.data.sample import Image
-
-PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".avif"}
+    from panmodal.inference.collection import Work
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line, for programs.")]
 AllowPickle = Annotated[
     bool, typer.Option("--allow-pickle", help="Read a pickle of plain weights, if there is nothing else.")
 ]
+Parquet = Annotated[
+    Path | None,
+    typer.Option(help="For big collections: a folder for Parquet files; inputs may be tars and Parquet lists, too."),
+]
+Engine = Annotated[str | None, typer.Option(help="With --parquet: ray, for many machines or devices.")]
+Workers = Annotated[int, typer.Option(min=1, help="With --engine: models that work side by side.")]
 Device = Annotated[str, typer.Option(help="Where to run: cpu, cuda, mps.")]
 
 
@@ -84,7 +89,7 @@ def _sources(places: Iterable[str], takes: Sequence[str]) -> Iterator[tuple[str,
 
 def media_files(path: Path, takes: Sequence[str] = ("image",)) -> list[Path]:
     """A file itself, or all files in a folder of the kinds that a model takes. Raises InputError if there is none."""
-    from panmodal.data.media import SUFFIXES
+    from panmodal.data.media import PICTURE_SUFFIXES, SUFFIXES
 
     if not path.is_dir():
         if not path.exists():
@@ -134,3 +139,20 @@ def progress(what: str, total: int | None = None) -> Iterator[Callable[[int, int
     finally:
         if shown:
             bar.stop()
+
+
+def collect(work: Work, inputs: Sequence[str], out: Path, engine: str | None, workers: int, json: bool) -> None:
+    """What `--parquet` does; see `inference.collection`."""
+    from panmodal.inference.collection import run
+
+    if engine not in (None, "ray"):
+        raise InputError(f"unknown engine {engine!r}; there is ray")
+    load_model(work.model, work.verb, work.device, work.allow_pickle)  # what cannot be loaded is told before any work
+    with progress(f"{work.verb} of a collection") as update:
+        told = run(work, inputs, out, engine, workers, update)
+    if json:
+        print_json({"model": work.model, **told})
+        return
+    print(f"{told['done']:,} of {told['pictures']:,} pictures done now, in {out}")
+    for reason, count in told["failed"].items():
+        print(f"{count:,} left out: {reason}")

@@ -215,6 +215,7 @@ class IMU(_Array):
 
 
 MEDIA: dict[str, type[Medium]] = {medium.kind: medium for medium in (Audio, Video, Depth, Thermal, IMU)}
+PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".avif"}
 SUFFIXES = {
     **dict.fromkeys((".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff"), Audio),
     **dict.fromkeys((".mp4", ".m4v", ".mkv", ".webm", ".mov", ".avi"), Video),
