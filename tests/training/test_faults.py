@@ -122,7 +122,7 @@ def test_missing_and_broken_pictures_are_left_out_by_name(tmp_path):
 
 def test_two_processes_that_are_asked_to_stop_save_together_and_one_goes_on(recipe, tmp_path):
     """As torchrun starts them"""
-    path, log = recipe(steps=200), tmp_path / "out" / "log.jsonl"
+    path, log = recipe(steps=80), tmp_path / "out" / "log.jsonl"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     together = subprocess.Popen(
@@ -138,7 +138,7 @@ def test_two_processes_that_are_asked_to_stop_save_together_and_one_goes_on(reci
     _, told = together.communicate(timeout=120)
     assert told.count("run the same command to go on") == 1
     done = log.read_text().count("\n")
-    assert 3 < done < 200 and whole(tmp_path / "out" / "states" / "0-words" / f"step-{done:07d}")
+    assert 3 < done < 80 and whole(tmp_path / "out" / "states" / "0-words" / f"step-{done:07d}")
     run_recipe(path, quiet=True)
-    run_recipe(recipe("peace", 200), quiet=True)
+    run_recipe(recipe("peace", 80), quiet=True)
     torch.testing.assert_close(weights(tmp_path / "out/model"), weights(tmp_path / "peace/model"), atol=2e-4, rtol=0)

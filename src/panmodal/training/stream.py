@@ -67,10 +67,10 @@ def batches(
     """The batches of each step, made ahead, and the position after them.
 
     Samples of like length share a batch, for padding costs as much as text does; or, where the stage packs,
-    those that together fill a row. One that cannot be
-    used is counted and left out; beyond BAD_SHARE, TrainingError says why. The order is the same
-    with any number of `workers`, processes that make batches; without, a thread makes them. Each process
-    of a `world` gets batches of its own samples, as many as the others, and all know the same position.
+    those that together fill a row. One that cannot be used is counted and left out; beyond BAD_SHARE,
+    TrainingError says why. The order is the same with any number of `workers`, processes that make batches;
+    without, a thread makes them. Each process of a `world` gets batches of its own samples, as many as the
+    others, and all know the same position.
     """
     size = stage.batch * stage.accumulate
     maker = _Maker(source, processor, stage, world.rank, world.size)
