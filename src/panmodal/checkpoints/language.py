@@ -240,14 +240,14 @@ def find_language(config: Config, default: str = "") -> Part[LanguageModel]:
     """How a language model is read: by the core, or, where the core does not know its `model_type`, by `transformers`.
     Raises CheckpointError if neither does."""
     kind = config.get("model_type", default)
-    if kind not in LANGUAGE_MODELS and knows(kind):
-        return Part({}, ForeignLanguage, _same_names)
-    try:
+    if kind in LANGUAGE_MODELS:
         return find_part(LANGUAGE_MODELS, config, default)
-    except CheckpointError as error:
-        raise CheckpointError(
-            f"{error}; pip install 'panmodal[hf]' reads the language models of transformers"
-        ) from None
+    if knows(kind):
+        return Part({}, ForeignLanguage, _same_names)
+    raise CheckpointError(
+        f"config.json has a language model of model_type {kind!r}; panmodal reads {', '.join(sorted(LANGUAGE_MODELS))}, "
+        "and, with panmodal[hf] installed, all causal ones of transformers"
+    )
 
 
 def _same_names(config: Config) -> names.Names:
