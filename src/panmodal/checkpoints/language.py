@@ -245,7 +245,7 @@ def find_language(config: Config, default: str = "") -> Part[LanguageModel]:
     if knows(kind):
         return Part({}, ForeignLanguage, _same_names)
     raise CheckpointError(
-        f"config.json has a language model of model_type {kind!r}; panmodal reads {', '.join(sorted(LANGUAGE_MODELS))}, "
+        f"config.json has a language model of model_type {kind!r}; panmodal reads {', '.join(sorted(LANGUAGE_MODELS))} "
         "and, with panmodal[hf] installed, all causal ones of transformers"
     )
 
