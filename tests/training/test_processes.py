@@ -72,13 +72,13 @@ def learn(case: str, world, resume: Path | None = None, save: Path | None = None
     return losses, weights, step.skipped
 
 
-def together(rank: int, port: int, folder: Path) -> None:
+def together(rank: int, ports: list[int], folder: Path) -> None:
     """What one of the two processes does"""
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     found = {}
-    for parallel in ("ddp", "fsdp"):
+    for parallel, port in zip(("ddp", "fsdp"), ports, strict=True):
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         with joined(parallel, "cpu") as (world, _):
             for case in CASES:
                 losses, weights, skipped = learn(case, world)
@@ -102,10 +102,11 @@ def together(rank: int, port: int, folder: Path) -> None:
 def two(tmp_path_factory) -> tuple[Path, list[dict]]:
     folder = tmp_path_factory.mktemp("two")
     learn("packed", ALONE, save=folder / "one", until=10)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    multiprocessing.spawn(together, (port, folder), nprocs=2)
+    with socket.socket() as one, socket.socket() as other:
+        for free in (one, other):
+            free.bind(("127.0.0.1", 0))
+        ports = [free.getsockname()[1] for free in (one, other)]
+    multiprocessing.spawn(together, (ports, folder), nprocs=2)
     return folder, [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
 
 
