@@ -120,7 +120,8 @@ def test_two_learn_what_one_does(case, parallel, two):
         if not skipped:  # those that could be used meet in other batches
             assert each[f"{case} {parallel}"]["losses"] == pytest.approx(losses, abs=1e-5)
     if not skipped:
-        torch.testing.assert_close(torch.load(folder / f"{case} {parallel}.pt"), weights, atol=2e-4, rtol=0)
+        # AdamW's first steps are of one size however small a gradient is, and its sign may be that of a rounding
+        torch.testing.assert_close(torch.load(folder / f"{case} {parallel}.pt"), weights, atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
