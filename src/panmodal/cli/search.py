@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from panmodal.cli.shared import AllowPickle, Device, Json, load_model, media_files, model_option, print_json, progress
+from panmodal.cli.shared import AllowPickle, Device, Json, load_model, model_option, print_json, progress
 from panmodal.errors import InputError
 
 NAME = "search"
@@ -28,6 +28,7 @@ def run(
     Embeddings are kept, by content and model, in the user's cache folder, so that only new files are
     embedded the next time.
     """
+    from panmodal.data.media import media_files
     from panmodal.data.sample import as_medium
     from panmodal.inference.gallery import Gallery
 

@@ -79,27 +79,14 @@ def media(places: Iterable[str], takes: Sequence[str]) -> Iterator[tuple[str, Me
 
 
 def _sources(places: Iterable[str], takes: Sequence[str]) -> Iterator[tuple[str, Path | bytes]]:
+    from panmodal.data.media import media_files
+
     for place in places:
         if place == "-":
             yield "-", sys.stdin.buffer.read()
             continue
         for path in media_files(Path(place), takes):
             yield str(path), path
-
-
-def media_files(path: Path, takes: Sequence[str] = ("image",)) -> list[Path]:
-    """A file itself, or all files in a folder of the kinds that a model takes. Raises InputError if there is none."""
-    from panmodal.data.media import PICTURE_SUFFIXES, SUFFIXES
-
-    if not path.is_dir():
-        if not path.exists():
-            raise InputError(f"there is no file {path}")
-        return [path]
-    wanted = PICTURE_SUFFIXES | {suffix for suffix, medium in SUFFIXES.items() if medium.kind in takes}
-    found = sorted(p for p in path.rglob("*") if p.suffix.lower() in wanted and p.is_file())
-    if not found:
-        raise InputError(f"the folder {path} has no {'pictures' if len(takes) == 1 else 'media'} in it")
-    return found
 
 
 def lines(texts: Iterable[str]) -> list[str]:
@@ -147,9 +134,9 @@ def collect(work: Work, inputs: Sequence[str], out: Path, engine: str | None, wo
 
     if engine not in (None, "ray"):
         raise InputError(f"unknown engine {engine!r}; there is ray")
-    load_model(work.model, work.verb, work.device, work.allow_pickle)  # what cannot be loaded is told before any work
+    family = load_model(work.model, work.verb, work.device, work.allow_pickle)  # else told before any work
     with progress(f"{work.verb} of a collection") as update:
-        told = run(work, inputs, out, engine, workers, update)
+        told = run(work, inputs, out, engine, workers, update, family)
     if json:
         print_json({"model": work.model, **told})
         return

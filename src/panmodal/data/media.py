@@ -222,6 +222,19 @@ SUFFIXES = {
 }
 
 
+def media_files(path: Path, takes: Sequence[str] = ("image",)) -> list[Path]:
+    """A file itself, or all files in a folder of the kinds that a model takes. Raises InputError if there is none."""
+    if not path.is_dir():
+        if not path.exists():
+            raise InputError(f"there is no file {path}")
+        return [path]
+    wanted = PICTURE_SUFFIXES | {suffix for suffix, medium in SUFFIXES.items() if medium.kind in takes}
+    found = sorted(p for p in path.rglob("*") if p.suffix.lower() in wanted and p.is_file())
+    if not found:
+        raise InputError(f"the folder {path} has no {'pictures' if len(takes) == 1 else 'media'} in it")
+    return found
+
+
 def _digest(what: str, content: Array | bytes) -> str:
     return hashlib.sha256(what.encode() + (content if isinstance(content, bytes) else content.tobytes())).hexdigest()
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from panmodal.checkpoints.store import write_json
 from panmodal.data.archives import content, expanded, members
-from panmodal.data.media import PICTURE_SUFFIXES
+from panmodal.data.media import PICTURE_SUFFIXES, media_files
 from panmodal.data.records import PICTURES
 from panmodal.data.sample import Image
 from panmodal.errors import InputError
@@ -53,10 +53,7 @@ def places(inputs: Iterable[str]) -> list[Place]:
 
 
 def _of(path: Path) -> Iterator[Place]:
-    if path.is_dir():
-        files = (file for file in sorted(path.rglob("*")) if file.suffix.lower() in PICTURE_SUFFIXES)
-        yield from (Place(str(file), str(file)) for file in files)
-    elif path.suffix == ".tar":
+    if path.suffix == ".tar":
         inside = (member for member in members(path) if Path(member.name).suffix.lower() in PICTURE_SUFFIXES)
         yield from (Place(f"{path}/{member.name}", str(path), member.start, member.size) for member in inside)
     elif path.suffix == ".parquet":
@@ -68,7 +65,7 @@ def _of(path: Path) -> Iterator[Place]:
         for name in table[column].to_pylist():
             yield Place(str(name), str(path.parent / str(name)))
     else:
-        yield Place(str(path), str(path))
+        yield from (Place(str(file), str(file)) for file in media_files(path))
 
 
 @dataclass(frozen=True)
@@ -83,11 +80,10 @@ class Work:
 
 
 class Worker:
-    """Makes parts; the model is loaded with the first."""
+    """Makes parts; the model, unless it is given, is loaded with the first."""
 
-    def __init__(self, work: Work, places: Sequence[Place], out: str, size: int) -> None:
-        self.work, self.places, self.out, self.size = work, places, Path(out), size
-        self.family: Any = None
+    def __init__(self, work: Work, places: Sequence[Place], out: str, size: int, family: Any = None) -> None:
+        self.work, self.places, self.out, self.size, self.family = work, places, Path(out), size, family
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """{"part": number} -> with it how many pictures were done, and why others were not"""
@@ -129,14 +125,16 @@ def run(
     engine: str | None = None,
     workers: int = 1,
     progress: Callable[[int, int], None] = lambda done, of: None,
+    family: Any = None,
 ) -> dict[str, Any]:
     """Does what is missing of a collection into the folder `out`; returns how many pictures there are, how many were
-    done now, and why others were not. Raises InputError if the folder holds another collection or another work."""
+    done now, and why others were not. `family` is the model, if it is loaded already; an engine's workers load their
+    own. Raises InputError if the folder holds another collection or another work."""
     found = places(inputs)
     _claim(out, work, found)
     parts = -(-len(found) // PART)
     todo = [i for i in range(parts) if not part_file(out, i).exists()]
-    worker = Worker(work, found, str(out), PART)
+    worker = Worker(work, found, str(out), PART, family)
     done, reasons = 0, Counter[str]()
     rows = ({"part": i} for i in todo)
     for row in map(worker, rows) if engine is None else _by_ray(worker, todo, workers):
