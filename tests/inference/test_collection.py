@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tarfile
 
 import pytest
@@ -134,3 +135,11 @@ def test_what_cannot_be_read(tmp_path, models):
     parquet.write_table(table({"label": [1]}), tmp_path / "list.parquet")
     with pytest.raises(pm.InputError, match="has the columns label; one of image, .*path must name"):
         run(work, [str(tmp_path / "list.parquet")], tmp_path / "out")
+
+
+def test_a_missing_library_is_told_before_any_work(models, pictures, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(pm.InputError, match="Parquet needs `pip install 'panmodal\\[hf\\]'`"):
+        run(Work("embed", str(models / "clip"), {}), [str(pictures)], tmp_path / "out")
+    assert not (tmp_path / "out").exists()

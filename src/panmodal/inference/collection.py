@@ -130,6 +130,7 @@ def run(
     """Does what is missing of a collection into the folder `out`; returns how many pictures there are, how many were
     done now, and why others were not. `family` is the model, if it is loaded already; an engine's workers load their
     own. Raises InputError if the folder holds another collection or another work."""
+    parquet()  # if it is not there, that is told before any work
     found = places(inputs)
     _claim(out, work, found)
     parts = -(-len(found) // PART)
