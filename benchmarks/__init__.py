@@ -66,24 +66,24 @@ MODELS: dict[str, dict[str, tuple[str, float]]] = {
     "caption": {"s": ("BLIP base: one of 32 pictures captioned in 20 words, from JPEG files of 640 x 480", 1 / 1.5)},
     "chat": {
         "first": ("LLaVA, ViT-B/16 and 24 x 896: first token, 196 image tokens + 32 of text", 0.9),
-        "token": ("the same: each further token, ours from float16 copies of the weights", 1 / 1.5),
-        "second": ("the same: first token of a second question about the same picture", 0.15),
+        "token": ("LLaVA: each further token, from short copies of the weights", 1 / 1.5),
+        "second": ("LLaVA: first token of a second question about the same picture", 0.15),
     },
     "blip2": {
         "first": ("BLIP-2, ViT-B/16, Q-Former of 32 and OPT of 24 x 1024: first token, 32 of text", 1 / 1.3),
-        "token": ("the same: each further token, ours from float16 copies of the weights", 1 / 1.3),
+        "token": ("BLIP-2: each further token, from short copies of the weights", 1 / 1.3),
     },
     "flamingo": {
         "first": (
             "Flamingo (IDEFICS), ViT-B/16 and 24 x 1024, a gate every 4: first token, 2 pictures, 32 of text",
             1 / 1.3,
         ),
-        "token": ("the same: each further token, ours from float16 copies of the weights", 1 / 1.3),
+        "token": ("Flamingo: each further token, from short copies of the weights", 1 / 1.3),
     },
     "segment": {
         "encode": ("SAM ViT-B: one picture from a JPEG file of 640 x 480 encoded", 0.9),
-        "click": ("the same: three masks of a click, after encoding", 0.6),
-        "everything": ("the same: everything, by a grid of 16 x 16 clicks", 0.7),
+        "click": ("SAM: three masks of a click, after encoding", 0.6),
+        "everything": ("SAM: everything, by a grid of 16 x 16 clicks", 0.7),
     },
 }
 
@@ -97,8 +97,10 @@ def run(only: Sequence[str], rounds: int) -> list[dict[str, Any]]:
 
         raise InputError(f"unknown benchmark {unknown[0]!r}; there are {', '.join(known)}")
     chosen = [name for name in known if not only or name in only]
-    results = [r for name in chosen for r in (_commands if name in COMMANDS else _models)(name, rounds)]
-    _write(results)
+    results: list[Result] = []
+    for name in chosen:
+        results += (_commands if name in COMMANDS else _models)(name, rounds)
+        _write(results)  # what is measured is kept, whatever comes
     return [asdict(r) for r in results]
 
 
@@ -167,25 +169,32 @@ class _Side:
         return line
 
 
+HEAD = """# Results
+
+Written by `panmodal bench` on {cores} cores; the peer is transformers. Sides run in turn, each in a process of its own;
+seconds are medians. `ratio` is the median of the rounds' (ours - floor) / (peer - floor): below 1, ours is quicker.
+`ceiling` is the share that ours reaches of the machine's float32 product rate or, for further tokens, of its memory
+bandwidth; both are measured in the same run. Short copies of weights are float16, or, where the CPU multiplies it,
+bfloat16, and then first tokens are made from them, too (`quicken`). `MB` is the most memory that each side's process
+held, over all that it measures. A benchmark that is run again by itself (`--only`) replaces its rows alone.
+
+open_clip is not among the peers: it needs torchvision, whose published wheels do not load beside this torch.
+
+| benchmark | ours, s | peer, s | floor, s | ratio | aim | reached | ceiling | MB, ours / peer | rounds |
+|---|---|---|---|---|---|---|---|---|---|
+"""
+
+
 def _write(results: Sequence[Result]) -> None:
-    lines = [
-        "# Results",
-        "",
-        f"Written by `panmodal bench` on {os.cpu_count()} cores; the peer is transformers. Sides run in turn, each in",
-        "a process of its own; seconds are medians. `ratio` is the median of the rounds' (ours - floor) /",
-        "(peer - floor): below 1, ours is quicker. `ceiling` is the share that ours reaches of the machine's float32",
-        "product rate or, for further tokens, of its memory bandwidth; both are measured in the same run. `MB` is",
-        "the most memory that each side's process held, over all that it measures.",
-        "",
-        "open_clip is not among the peers: it needs torchvision, whose published wheels do not load beside this torch.",
-        "",
-        "| benchmark | ours, s | peer, s | floor, s | ratio | aim | reached | ceiling | MB, ours / peer | rounds |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    """Rows in the order of the benchmarks; those that were not run stay as they were."""
+    rows = {line.split(" | ")[0].removeprefix("| "): line for line in RESULTS.read_text().splitlines() if "|" in line}
     for r in results:
         figures = [f"{value:.3f}" for value in (r.ours_s, r.peer_s, r.floor_s)] + [f"{r.ratio:.2f}", f"{r.aim:.2f}"]
         reached = "yes" if r.ratio <= r.aim else f"no: {r.ratio / r.aim:.2f} of the aim"
         share = "" if r.share is None else f"{r.share:.0%}"
         peaks = "" if r.peaks is None else " / ".join(f"{peak:.0f}" for peak in r.peaks)
-        lines.append(f"| {r.what} | {' | '.join(figures)} | {reached} | {share} | {peaks} | {r.rounds} |")
-    RESULTS.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        rows[r.what] = f"| {r.what} | {' | '.join(figures)} | {reached} | {share} | {peaks} | {r.rounds} |"
+    known = [what for what, *_ in COMMANDS.values()]
+    known += [what for measured in MODELS.values() for what, _ in measured.values()]
+    lines = [rows[what] for what in known if what in rows]
+    RESULTS.write_text(HEAD.format(cores=os.cpu_count()) + "\n".join(lines) + "\n", encoding="utf-8")

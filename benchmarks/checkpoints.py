@@ -66,7 +66,8 @@ def write(task: str, folder: Path) -> None:
             )
         )  # fmt: skip
     else:
-        model = tf.SamModel(tf.SamConfig())  # ViT-B
+        vision = {"initializer_range": 0.02}  # as published 1e-10, of which products become slow: denormal numbers
+        model = tf.SamModel(tf.SamConfig(vision_config=vision))  # ViT-B
         _sharpen(model)
     model.save_pretrained(folder)
     if task in ("caption", "chat", "blip2", "flamingo"):

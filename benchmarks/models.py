@@ -57,7 +57,8 @@ def _tower(tokens: int, patch: int, depth: int) -> float:
 def main(task: str, side: str, folder: str) -> None:
     torch.set_num_threads(THREADS)
     once = SIDES[task, side](Path(folder))
-    once()  # warm
+    if task != "segment":  # whose rounds take minutes, and warm themselves
+        once()
     print("ready", flush=True)
     for _ in sys.stdin:
         print(json.dumps({**once(), "peak": peak_mb()}), flush=True)

@@ -205,8 +205,8 @@ class BlipHybrid(Family[Blip]):
         return assistant(self.answer(images[0], messages[0].text, **options))
 
     def quicken(self) -> Self:
-        """Makes a float32 model on a CPU caption and answer quicker, from packed and float16 copies of the decoder's
-        weights; see `QuickLinear` for what that costs."""
+        """Makes a float32 model on a CPU caption and answer quicker, from further copies of the decoder's weights; see
+        `QuickLinear` for what that costs."""
         if self.model.decoder is not None:
             quicken(self.model.decoder)
         return self
