@@ -55,8 +55,11 @@ class ForeignLanguage(LanguageModel):
     def tie(self) -> None:
         self.model.tie_weights()
 
-    def grown(self, rows: int) -> dict[str, Tensor]:
+    def grow(self, rows: int) -> None:
         self.model.resize_token_embeddings(rows)  # which begins new words at the mean of the others
+
+    def grown(self, rows: int) -> dict[str, Tensor]:
+        self.grow(rows)
         return self.state_dict()
 
     def decode(

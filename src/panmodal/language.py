@@ -101,6 +101,16 @@ class LanguageModel(nn.Module):
         tables = ("embed.vectors.weight", "head.weight")
         return {name: with_rows(t, rows) if name in tables else t for name, t in weights.items()}
 
+    def grow(self, rows: int) -> None:
+        """Makes its vocabulary as large as that of `grown`."""
+        weights = self.grown(rows)
+        self.embed.vectors.weight, self.embed.vectors.num_embeddings = (
+            nn.Parameter(weights["embed.vectors.weight"]),
+            rows,
+        )
+        self.head.weight, self.head.out_features = nn.Parameter(weights["head.weight"]), rows
+        self.tie()
+
     def make_cache(self, batch: int, size: int) -> Cache:
         return Cache(self.body.config, batch, size, like=self.embed.vectors.weight)
 

@@ -493,7 +493,8 @@ def test_nlvr_from_a_folder_or_its_tar(split, where, tmp_path):
     source = open_data(tmp_path / where.format(split))
     assert isinstance(source, Nlvr) and source.size == 12
     sample = source.sample(7)
-    assert said(sample)[0][1][1:] == ["There is a tower 1."] and sample.messages[1].text == "false"
+    assert sample.messages[0].text == "There is a tower 1. True or false?" and sample.messages[1].text == "false"
+    assert [image.pixels.size for image in sample.images] == [(2, 6)] * 3
     assert np.asarray(sample.images[0].pixels).max() == 11
     assert sample.about == {"identifier": "7-2", "order": 1}  # and nothing of what the picture holds
     assert f"{split}/{split}.json, line 2, picture 1" in sample.place
@@ -522,7 +523,8 @@ def test_the_published_nlvr(split, sentences, true):
     assert source.size == 6 * sentences
     labels = [source.sample(6 * i).messages[1].text for i in range(sentences)]
     assert labels.count("true") == true and labels.count("false") == sentences - true
-    assert {source.sample(i).images[0].pixels.size for i in range(0, source.size, 991)} == {(400, 100)}
+    shown = [image.pixels for i in range(0, source.size, 991) for image in source.sample(i).images]
+    assert {box.size for box in shown} == {(100, 100)} and {box.getpixel((0, 0)) for box in shown} == {(211, 211, 211)}
 
 
 def test_system_turns_stay(tmp_path):

@@ -22,9 +22,11 @@ from panmodal.evaluation.metrics import (
     says_yes,
     yes_no_scores,
 )
+from panmodal.evaluation.published import verdict
 from panmodal.evaluation.segmentation import centre, depths
 from panmodal.families import BlipHybrid
 from panmodal.playground import KINDS, caption, crowded_scene, make_scene, masks, render
+from tests.data.test_readers import write_nlvr
 from tests.families.small import small
 
 TRUE = {render(scene).tobytes(): caption(scene) for scene in (make_scene(seed, "test") for seed in range(100))}
@@ -63,7 +65,7 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", [task for task in TASKS if task.startswith("playground/")])
 def test_a_report(task):
     model = small(MODELS.get(task, "imagebind" if "audio" in task else "clip"), std=0.3)
     count = {"playground/segment": 4, "playground/chair": 20, "playground/extremes": 20}.get(task, 100)
@@ -179,6 +181,12 @@ def test_what_cannot_be_run():
         pm.evaluate(small("llava"), "playground/vq")
     with pytest.raises(pm.InputError, match="asks for a Contrastive model, and"):
         pm.evaluate(small("llava"), "playground/zero-shot")
+    with pytest.raises(pm.InputError, match="unknown split 'dev'"):
+        pm.evaluate(small("llava"), "playground/vqa", split="dev")
+    with pytest.raises(pm.InputError, match="nlvr needs its data's folder"):
+        pm.evaluate(small("llava"), "nlvr")
+    with pytest.raises(pm.InputError, match="playground/vqa makes its own data"):
+        pm.evaluate(small("llava"), "playground/vqa", data=".")
     with pytest.raises(pm.InputError, match="unknown pictures"):
         pm.evaluate(small("llava"), "playground/vqa", pictures="other")
     with pytest.raises(pm.InputError, match="shots is -1"):
@@ -292,3 +300,24 @@ def test_who_names_one_thing_too_many(monkeypatch):
     metrics = pm.evaluate(answering(monkeypatch, more), "playground/chair", count=70).metrics
     pink = sum(bool(make_scene(seed, "test").fitting({"colour": "pink", "shape": "cross"})) for seed in range(70))
     assert metrics["chair_s"] == pytest.approx(1 - pink / 70) and 0.1 < metrics["chair_i"] < 0.5
+
+
+def test_nlvr(tmp_path, monkeypatch):
+    """Who says that all is true is right on the sentence that is, and on half of the other's pictures if he says no
+    there."""
+    write_nlvr(tmp_path, "dev", with_directory=True)
+    report = pm.evaluate(answering(monkeypatch, lambda asked: "Yes, true."), "nlvr", data=tmp_path, split="dev")
+    assert report.examples == 12
+    assert report.metrics == {"accuracy": 0.5, "consistency": 0.5, "majority": 0.5, "unparsed": 0}
+    asked = iter(range(12))
+    some = answering(monkeypatch, lambda _: "maybe" if next(asked) % 2 else "False.")
+    assert pm.evaluate(some, "nlvr", data=tmp_path, split="dev").metrics == {
+        "accuracy": 3 / 12, "consistency": 0, "majority": 0.5, "unparsed": 6
+    }  # fmt: skip
+    with pytest.raises(pm.InputError, match="has neither test/"):
+        pm.evaluate(some, "nlvr", data=tmp_path)
+
+
+def test_verdicts():
+    assert verdict("True.") and verdict("yes, it is not false") and verdict("The answer is true")
+    assert verdict("FALSE") is False and verdict("No") is False and verdict("untrue") is None and verdict("") is None

@@ -322,6 +322,24 @@ def test_thoughts_are_left_out_unless_they_are_asked_for(begun, monkeypatch):
     assert family.reply("is it blue?", thoughts=True).text == said
 
 
+@pytest.mark.parametrize("kind", ["llava", "gpt_neox"])
+def test_new_words_begin_as_the_mean_of_their_pieces(kind, tmp_path):
+    model = small(kind, std=0.3)
+    tokenizer, said = model.processor.tokenizer, "there is a red circle"
+    before, pieces = model.reply(said, max_tokens=8), tokenizer.encode("touching", special=False)
+    model.add_words(["touching", "circle"])
+    (token,) = model.processor.tokenizer.encode("touching", special=False)
+    assert len(pieces) > 1 and token == 344 and model.processor.tokenizer.encode("touchings", special=False) != [token]
+    table = model.language.embed.vectors.weight
+    assert len(table) == 345 and torch.equal(table[token], table[pieces].mean(0))
+    assert (model.language.head.weight is table) == model.language.tied
+    assert model.reply(said, max_tokens=8) == before
+    model.save(tmp_path / "model")
+    again = pm.load(tmp_path / "model")
+    assert again.reply("touching", max_tokens=8) == model.reply("touching", max_tokens=8)
+    assert again.processor.tokenizer.decode([token]) == "touching"
+
+
 def test_an_unknown_option_is_an_error():
     with pytest.raises(pm.InputError, match="unknown option 'max_token'; did you mean 'max_tokens'"):
         small("llama").reply("hi", max_token=3)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from panmodal.cli.shared import Json, print_json, progress
+from panmodal.cli.shared import AllowPickle, Device, Json, load_model, print_json, progress
 from panmodal.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,7 +19,9 @@ NAME = "data"
 EXAMPLE = "panmodal data check my.jsonl --model tiny/chat"
 
 app = typer.Typer(
-    name=NAME, no_args_is_help=True, help="Look at a data set before training on it: check what is in it, or show it."
+    name=NAME,
+    no_args_is_help=True,
+    help="Look at a data set before training on it: check what is in it, show it, or think about it.",
 )
 
 File = Annotated[
@@ -84,6 +86,33 @@ def show(
     shown = page.count("<article>")
     print_json({"file": file, "model": model, "samples": shown, "page": str(out)}) if json else print(
         f"{shown} samples in {out}"
+    )
+
+
+@app.command("rationales", epilog="Example: `panmodal data rationales my.jsonl --model tiny/chat --out thought.jsonl`")
+def write_rationales(
+    file: File,
+    out: Annotated[Path, typer.Option(help="The file to write, JSONL.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="The model that thinks before it answers.")] = "tiny/chat",
+    count: Annotated[int | None, typer.Option(min=1, help="Ask the first of them alone.")] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Of thoughts and answer together.")] = 256,
+    device: Device = "cpu",
+    allow_pickle: AllowPickle = False,
+    json: Json = False,
+) -> None:
+    """Write the samples that a model gets right, with its own thoughts before the answers, to be tuned on."""
+    from panmodal.families import Chat
+    from panmodal.inference.rationales import rationales
+    from panmodal.training.run import open_source
+
+    source, family = open_source(file), load_model(model, "model", device, allow_pickle)
+    if not isinstance(family, Chat):
+        raise InputError(f"{model} does not converse")
+    with progress("thinking") as update, out.open("w", encoding="utf-8") as lines:
+        kept, total = rationales(family, source, lines, count, update, max_tokens=max_tokens)
+    told = {"file": file, "model": model, "samples": total, "right": kept, "out": str(out)}
+    print_json(told) if json else print(
+        f"{kept:,} of {total:,} samples were thought about and right; they are in {out}"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -16,9 +17,15 @@ def run(
     model: Annotated[str, typer.Argument(help="A built-in model, a folder, or owner/name[@revision] on the hub.")],
     task: Annotated[
         str,
-        typer.Argument(help="playground/ and vqa, retrieval, zero-shot, match, caption, new-words, segment, …"),
+        typer.Argument(
+            help="playground/ and vqa, retrieval, zero-shot, match, caption, new-words, segment, …; or nlvr."
+        ),
     ],
-    split: Annotated[str, typer.Option(help="test, or held-out: attribute pairs that training never showed.")] = "test",
+    split: Annotated[
+        str,
+        typer.Option(help="Of the playground test, or held-out: attribute pairs that training never showed."),
+    ] = "test",
+    data: Annotated[Path | None, typer.Option(help="The folder of a published data set, as nlvr.")] = None,
     count: Annotated[
         int | None, typer.Option(min=1, help="How many examples; by default the task's own number.")
     ] = None,
@@ -35,7 +42,9 @@ def run(
 
     family = load_model(model, "model", device, allow_pickle)
     with progress(task) as update:
-        report = evaluate(family, task, split=split, count=count, pictures=pictures, shots=shots, progress=update)
+        report = evaluate(
+            family, task, split=split, count=count, pictures=pictures, shots=shots, data=data, progress=update
+        )
     if json:
         print_json(report.to_json())
         return

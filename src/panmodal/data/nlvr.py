@@ -1,8 +1,9 @@
 """NLVR (Suhr et al., 2017): sentences that people wrote about pictures of three boxes, true or false.
 
 The published layout is a folder, or a tar of it, for each split: `SPLIT/SPLIT.json`, a line a sentence, and
-`SPLIT/images/*/SPLIT-IDENTIFIER-K.png`, the picture with its boxes in each of six orders. Each of the six is a sample.
-Of a line, `structured_rep` says what is in the picture; it is not read.
+`SPLIT/images/*/SPLIT-IDENTIFIER-K.png`, the picture with its boxes in each of six orders. Each of the six is a sample,
+of which each box is a picture: as a whole it is four times as wide as high, and vision models take squares. Of a line,
+`structured_rep` says what is in the picture; it is not read.
 """
 
 from __future__ import annotations
@@ -11,12 +12,17 @@ import re
 from pathlib import Path
 from typing import Any
 
+from PIL import Image as Pil
+
 from panmodal.data.archives import content, members
 from panmodal.data.index import opened
+from panmodal.data.pictures import decode
 from panmodal.data.readers import Records, parsed
 from panmodal.errors import InputError, at
 
 ORDERS = 6  # of the boxes in a picture
+BOXES, GAP = 3, 0.5  # in a picture, from left to right; what lies between two of them, in boxes
+QUESTION = "True or false?"
 LINE = ("sentence", "identifier", "structured_rep")  # the fields by which a line is known
 
 
@@ -75,9 +81,10 @@ class Nlvr(Records):
         if told["label"] not in ("true", "false"):
             raise InputError(f"the label is true or false, not {told['label']!r}")
         where = self.pictures[name]
-        picture = content(self.path, *where) if isinstance(where, tuple) else where
+        picture = decode(content(self.path, *where) if isinstance(where, tuple) else where, name)
         about = {"identifier": told["identifier"], "order": order}
-        return {"image": picture, "question": told["sentence"], "answer": told["label"], **about}
+        question = f"{str(told['sentence']).strip()} {QUESTION}"
+        return {"images": boxes(picture), "question": question, "answer": told["label"], **about}
 
     def place(self, index: int) -> str:
         line, order = divmod(index, ORDERS)
@@ -90,3 +97,10 @@ def nlvr(folder: Path, split: str) -> Nlvr:
         if path.exists():
             return Nlvr(path)
     raise InputError(f"{folder} has neither {split}/, {split}.tar nor {split}.json: no split of NLVR")
+
+
+def boxes(picture: Pil.Image) -> list[Pil.Image]:
+    """The boxes of a picture, from left to right."""
+    side = picture.width / (BOXES + GAP * (BOXES - 1))
+    lefts = [round(i * (1 + GAP) * side) for i in range(BOXES)]
+    return [picture.crop((left, 0, left + round(side), picture.height)) for left in lefts]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tokenizers import (
@@ -96,6 +96,10 @@ class Tokenizer:
         found = self.id_of(token)
         assert found is not None
         return found
+
+    def add_words(self, words: Iterable[str]) -> None:
+        """Makes each a token, where it stands as a whole word."""
+        self.backend.add_tokens([AddedToken(word, single_word=True) for word in words])
 
     def to_files(self) -> dict[str, bytes]:
         config = {"tokenizer_class": "PreTrainedTokenizerFast", **self.special}

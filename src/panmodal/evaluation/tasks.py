@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +18,7 @@ from panmodal.evaluation import hybrid
 from panmodal.evaluation.binding import audio_image, audio_plus_image, audio_text
 from panmodal.evaluation.hallucination import chair, pope
 from panmodal.evaluation.metrics import accuracy, exact_match, normalised, recall_at, share
+from panmodal.evaluation.published import nlvr
 from panmodal.evaluation.segmentation import segment
 from panmodal.families import Binding, BlipHybrid, Chat, Contrastive, Family, Segmenter
 from panmodal.playground import (
@@ -57,13 +59,15 @@ class Report:
 class Asked:
     """How a task is to be run. `pictures` other than the question's "own" show what an answer owes to
     them: "swapped" for another scene's, or among the examples, or "none". `shots` is the number of examples in a
-    prompt, for tasks that have any."""
+    prompt, for tasks that have any. `data` is where a published data set lies, of which all is asked unless there is a
+    `count`."""
 
     split: str
     count: int
     pictures: str
     shots: int
     progress: Progress
+    data: str = ""
 
 
 def evaluate(
@@ -74,12 +78,14 @@ def evaluate(
     count: int | None = None,
     pictures: str = "own",
     shots: int = 4,
+    data: str | os.PathLike[str] | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Report:
     """Runs a task on a model.
 
-    The scenes of `test` and `held-out` are of seeds that training never uses; `count` is how many
-    examples, by default as many as the task's published figures are for.
+    The playground's scenes of `test` and `held-out` are of seeds that training never uses; the others' splits are
+    those that the folder `data` has. `count` is how many examples, by default as many as the task's published figures
+    are for.
     """
     if task not in TASKS:
         raise InputError(f"unknown task {task!r}{suggest(task, TASKS)}")
@@ -87,13 +93,16 @@ def evaluate(
     if not isinstance(model, kinds):
         wanted = " or ".join(kind.__name__ for kind in kinds)
         raise InputError(f"{task} asks for a {wanted} model, and {model.name} is {type(model).__name__}")
-    if split not in SPLITS:
+    published = not task.startswith("playground/")
+    if published != (data is not None):
+        raise InputError(f"{task} needs its data's folder: --data DIR" if published else f"{task} makes its own data")
+    if not published and split not in SPLITS:
         raise InputError(f"unknown split {split!r}{suggest(split, SPLITS)}")
     if pictures not in PICTURES:
         raise InputError(f"unknown pictures {pictures!r}{suggest(pictures, PICTURES)}")
     if not 0 <= shots <= 64:
         raise InputError(f"shots is {shots}; it must lie between 0 and 64")
-    examples, metrics = run(model, Asked(split, count or usual, pictures, shots, progress))
+    examples, metrics = run(model, Asked(split, count or usual, pictures, shots, progress, str(data or "")))
     return Report(model.name, task, split, examples, metrics)
 
 
@@ -214,13 +223,14 @@ def _zero_shot(model: Contrastive, asked: Asked) -> tuple[int, dict[str, Any]]:
     return len(target), {"accuracy": accuracy(torch.cat(scores), torch.tensor(target))}
 
 
-# name -> the families that it is for, the function, the usual number of examples
+# name -> the families that it is for, the function, the usual number of examples, or 0 for all that there are
 TASKS: dict[str, tuple[tuple[type[Family[Any]], ...], Callable[[Any, Asked], tuple[int, dict[str, Any]]], int]] = {
     "playground/vqa": ((Chat,), _vqa, 2800),
     "playground/extremes": ((Chat,), partial(_vqa, kinds=("extreme",)), 500),
     "playground/pope": ((Chat,), pope, 3000),
     "playground/chair": ((Chat,), chair, 500),
     "playground/new-words": ((Chat,), _new_words, 1000),
+    "nlvr": ((Chat,), nlvr, 0),
     "playground/retrieval": ((Contrastive, BlipHybrid), _retrieval, 2000),
     "playground/retrieval-pairs": ((Contrastive, BlipHybrid), partial(_retrieval, pairs=True), 2000),
     "playground/zero-shot": ((Contrastive,), _zero_shot, 2000),

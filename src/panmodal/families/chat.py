@@ -103,7 +103,9 @@ class Chat(Family[M]):
             self._last = _Remembered([*keys, *chosen][: cache.length], cache, self._weights())
         yield from text.rest()
 
-    def reply_all(self, conversations: Sequence[Iterable[Message]], rows: int = 16, **options: Any) -> list[Message]:
+    def reply_all(
+        self, conversations: Sequence[Iterable[Message]], rows: int = 16, *, thoughts: bool = False, **options: Any
+    ) -> list[Message]:
         """Answers to many conversations, `rows` of them at a time; each is what `reply` would say."""
         replies: list[Message] = []
         for start in range(0, len(conversations), rows):
@@ -115,15 +117,33 @@ class Chat(Family[M]):
                 x, source = self.vectors(batch.ids, self._look(shown)), self.source(batch.ids, shown)
             tokens = generate(self.language, batch.ids, x, sampling, self._ends, batch.pad, source=source)
             for asked, row in zip(encoded, torch.stack(list(tokens), dim=1).tolist(), strict=True):
-                text = self._pieces(asked, sampling, thoughts=False)
+                text = self._pieces(asked, sampling, thoughts)
                 pieces = [piece for token in row if not text.stopped for piece in text.add(token)]
                 replies.append(assistant("".join([*pieces, *text.rest()])))
         return replies
 
     def quicken(self) -> Self:
-        """Makes a float32 model on a CPU answer quicker, from packed and float16 copies of the
-        language model's weights; see `QuickLinear` for what that costs."""
-        quicken(self.language)
+        """Makes a float32 model on a CPU answer quicker, from further copies of its weights; see `QuickLinear` for
+        what that costs."""
+        quicken(self.model)
+        return self
+
+    def add_words(self, words: Iterable[str]) -> Self:
+        """Gives each word that the tokenizer spells in pieces a token of its own, whose vector begins as the mean of
+        theirs: for data whose words are not the model's."""
+        tokenizer, language = self.processor.tokenizer, self.language
+        spelled = {word: ids for word in words if len(ids := tokenizer.encode(word, special=False)) > 1}
+        tokenizer.add_words(spelled)
+        rows = max(tokenizer.size, len(language.embed.vectors.weight))
+        language.grow(rows)
+        with torch.no_grad():
+            for table in (language.embed.vectors.weight, language.head.weight):
+                for word, ids in spelled.items():
+                    table[tokenizer.id_of(word)] = table[ids].mean(0)
+        self.config.get("text_config", self.config)["vocab_size"] = rows
+        self.checkpoint.files.update(tokenizer.to_files())
+        self.processor = self.make_processor()
+        self.forget()
         return self
 
     def adapt(self, lora: Lora | None = None, **settings: Any) -> Self:

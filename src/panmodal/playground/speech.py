@@ -65,13 +65,15 @@ def single_sample(seed: int, split: str = "train") -> Sample:
 
 def match_sample(seed: int, split: str = "train") -> Sample:
     """A picture, its caption, mostly a detailed one, and a `near_miss`: the caption with one attribute of one
-    object changed."""
+    object changed. Every other one is about digits, as far as there are any."""
     rng = random_source("match", split, seed)
-    scene = make_scene(seed, split)
-    level = "brief" if rng.random() < 0.2 else "detailed"
+    digits = rng.random() < 0.5
+    scene = _most_digits(seed, split) if digits else make_scene(seed, split)
+    level = "brief" if not digits and rng.random() < 0.3 else "detailed"
     said = miss = caption(scene, level)
     while miss == said:  # a brief caption does not tell everything
-        miss = caption(one_changed(scene, rng)[1], level)
+        changed = [one_changed(scene, rng) for _ in range(6 if digits else 1)]
+        miss = caption(max(changed, key=lambda change: change[0] == "digit")[1], level)
     return Sample((user(Image(render(scene))), assistant(said)), {"near_miss": miss})
 
 
@@ -100,8 +102,7 @@ def region_sample(seed: int, split: str = "train") -> Sample:
 def digit_sample(seed: int, split: str = "train") -> Sample:
     """As `region_sample`, but of four scenes that with the most digits, and of its objects those that carry
     one, and one other: digits are rare, small, and the last to be learned."""
-    scenes = (make_scene(4 * seed + i, split) for i in range(4))
-    scene = max(scenes, key=lambda s: sum(o.digit is not None for o in s.objects))
+    scene = _most_digits(seed, split)
     listed = list(zip(scene.objects, _objects(scene), strict=True))
     with_digit, without = [said for o, said in listed if o.digit], [said for o, said in listed if not o.digit]
     return Sample((user(Image(render(scene))),), {"objects": with_digit + without[:1]})
@@ -111,6 +112,11 @@ def segment_sample(seed: int, split: str = "train") -> Sample:
     """A picture of objects that may overlap, and the mask of what is seen of each, in run lengths."""
     scene = crowded_scene(seed, split)
     return Sample((user(Image(render(scene))),), {"masks": [to_rle(mask) for mask in masks(scene)]})
+
+
+def _most_digits(seed: int, split: str) -> Scene:
+    scenes = (make_scene(4 * seed + i, split) for i in range(4))
+    return max(scenes, key=lambda s: sum(o.digit is not None for o in s.objects))
 
 
 def _fullest(scenes: Iterable[Scene]) -> Scene:

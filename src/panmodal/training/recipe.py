@@ -29,6 +29,7 @@ class ModelSpec:
     `chat_template` as needed; with `vision`, its image encoder and image processor are that model's, and ImageBind
     takes over the `towers` of a CLIP, if one is named. `vision`, `connector` (a kind, or a table of one and its
     options) and `language`: composed of these, features read after the vision's layer `vision_layer`; see `compose`.
+    `words` get a token each, which a model that converses may spell in pieces so far; see `Chat.add_words`.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -43,6 +44,7 @@ class ModelSpec:
     vision_layer: int = -2
     connector: str | dict[str, Any] = "mlp"
     language: str | ModelSpec | None = None
+    words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from panmodal.data.formats import open_data
 from panmodal.data.readers import Source
 from panmodal.errors import InputError, suggest
 from panmodal.families import Binding, Chat, Family, compose, family_of, load
-from panmodal.playground import hallucinations, new_words, speech
+from panmodal.playground import hallucinations, new_words, speech, statements
 from panmodal.training.journal import Journal
 from panmodal.training.loop import train
 from panmodal.training.mixture import Joined, Mixture
@@ -60,6 +60,9 @@ SOURCES: dict[str, Source] = {
     "playground/thoughts": Playground(speech.thought_sample),
     "playground/preferences": Playground(hallucinations.preference_sample),
     "playground/unbalanced": Playground(hallucinations.unbalanced_sample),
+    "playground/box": Playground(statements.box_sample),
+    "playground/statements": Playground(statements.statement_sample),
+    "playground/statements-text": Playground(partial(statements.statement_sample, shown=False)),
     "playground/audio_pairs": Playground(speech.audio_sample),
     "playground/depth_pairs": Playground(speech.depth_sample),
     "playground/text": Playground(speech.text_sample),
@@ -140,6 +143,11 @@ def build(spec: ModelSpec | str) -> Family[Any]:
     """The model that a recipe starts from."""
     if isinstance(spec, str):
         return load(spec)  # type: ignore[no-any-return]
+    if spec.words:
+        family = build(replace(spec, words=()))
+        if not isinstance(family, Chat):
+            raise InputError(f"words are for a model that converses, not {type(family).__name__}")
+        return family.add_words(spec.words)
     given = [key for key in ("load", "config", "language") if getattr(spec, key)]
     if len(given) != 1:
         raise InputError("a recipe's model needs exactly one of load, config, or vision with language")
