@@ -86,11 +86,37 @@ MODELS: dict[str, dict[str, tuple[str, float]]] = {
         "everything": ("SAM: everything, by a grid of 16 x 16 clicks", 0.7),
     },
 }
+# name -> what is done to a thousand tokens, our side and the other, and the ratio aimed at
+TRAINING = {
+    "train": (
+        "A thousand tokens trained on, of mixed lengths, packed; against transformers' Trainer, which pads",
+        "ours",
+        "trainer",
+        1 / 1.7,
+    ),
+    "train-trl": (
+        "A thousand tokens trained on, the same, against TRL's SFTTrainer, which packs",
+        "ours",
+        "trl",
+        1 / 1.2,
+    ),
+    "load": (
+        "A thousand tokens loaded, pictures decoded, packed; against being trained on by tiny/chat",
+        "loading",
+        "learning",
+        1 / 5,
+    ),
+}
 
 
 def run(only: Sequence[str], rounds: int) -> list[dict[str, Any]]:
     """Runs the named benchmarks, or all, and writes RESULTS.md."""
-    known = [*COMMANDS, *MODELS]
+    kinds = {
+        **dict.fromkeys(COMMANDS, _commands),
+        **dict.fromkeys(MODELS, _models),
+        **dict.fromkeys(TRAINING, _training),
+    }
+    known = list(kinds)
     unknown = sorted(set(only) - set(known))
     if unknown:
         from panmodal.errors import InputError
@@ -99,7 +125,7 @@ def run(only: Sequence[str], rounds: int) -> list[dict[str, Any]]:
     chosen = [name for name in known if not only or name in only]
     results: list[Result] = []
     for name in chosen:
-        results += (_commands if name in COMMANDS else _models)(name, rounds)
+        results += kinds[name](name, rounds)
         _write(results)  # what is measured is kept, whatever comes
     return [asdict(r) for r in results]
 
@@ -140,6 +166,28 @@ def _models(name: str, rounds: int) -> Iterator[Result]:
         ratio = statistics.median(ours[key] / theirs[key] for ours, theirs in times)
         share = bound[key] / a if key in bound else None
         yield Result(f"{name}-{key}" if key != "s" else name, what, a, b, 0.0, ratio, aim, share, peaks, rounds)
+
+
+def _training(name: str, rounds: int) -> Iterator[Result]:
+    from benchmarks.training import write
+
+    with TemporaryDirectory() as folder:
+        write(Path(folder))
+        found = [[_trained(side, folder) for side in TRAINING[name][1:3]] for _ in range(rounds)]
+    for ours, theirs in found if name == "train" else ():  # the same steps
+        apart = max(abs(a - b) for a, b in zip(ours["losses"], theirs["losses"], strict=True))
+        assert apart < 2e-3, f"losses are {apart} apart"
+    times = [[1000 / side["tokens_per_second"] for side in both] for both in found]
+    a, b = (statistics.median(column) for column in zip(*times, strict=True))
+    ratio = statistics.median(ours / theirs for ours, theirs in times)
+    peaks = max(o["peak_mb"] for o, _ in found), max(t["peak_mb"] for _, t in found)
+    what, *_, aim = TRAINING[name]
+    yield Result(name, what, a, b, 0.0, ratio, aim, None, peaks, rounds)
+
+
+def _trained(side: str, folder: str) -> Any:
+    command = [sys.executable, "-m", "benchmarks.training", side, folder]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, env=ENVIRONMENT).stdout.splitlines()[-1])
 
 
 class _Side:
@@ -196,5 +244,6 @@ def _write(results: Sequence[Result]) -> None:
         rows[r.what] = f"| {r.what} | {' | '.join(figures)} | {reached} | {share} | {peaks} | {r.rounds} |"
     known = [what for what, *_ in COMMANDS.values()]
     known += [what for measured in MODELS.values() for what, _ in measured.values()]
+    known += [what for what, *_ in TRAINING.values()]
     lines = [rows[what] for what in known if what in rows]
     RESULTS.write_text(HEAD.format(cores=os.cpu_count()) + "\n".join(lines) + "\n", encoding="utf-8")

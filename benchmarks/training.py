@@ -1,20 +1,17 @@
-"""Trained tokens a second, packed, beside the Hugging Face Trainer and its padding collator.
+"""Trained tokens a second, packed, beside the Hugging Face Trainer with its padding collator, and TRL's SFT trainer,
+which packs: the benchmarks `train` and `train-trl` of `panmodal bench`; and `load`, the making of batches alone beside
+what tiny/chat takes to learn from them.
 
-    python -m benchmarks.training [ROUNDS]
-
-Both sides learn from the same conversations in the same order, from the same weights, with the same AdamW, in float32;
-each round is a process of its own. Tokens are those that are no padding. The Trainer needs `accelerate`; without it a
-plain loop over the same model and collator stands in, which does nothing that the Trainer would not do.
+All learn from the same conversations, from the same weights, with the same AdamW, in float32; the Trainer in the same
+order. Each round is a process of its own, on one thread, and the time is the processor's. Tokens are those that are no
+padding.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import random
 import resource
-import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -64,64 +61,111 @@ def ours(folder: Path) -> dict[str, Any]:
     return measured((step.loss, step.tokens) for step in train(pm.load(folder), Conversations(), stage))
 
 
-def peer(folder: Path) -> dict[str, Any]:
+def trainer(folder: Path) -> dict[str, Any]:
+    import transformers as tf
+
+    model, tokenizer, steps = _peer(folder)
+    rows = [row for step in steps for row in step]
+    collate = tf.DataCollatorForSeq2Seq(tokenizer, padding=True)
+    tokens = [sum(len(row["input_ids"]) for row in step) for step in steps]
+    with TemporaryDirectory() as out:
+        peer = tf.Trainer(model, tf.TrainingArguments(out, **_arguments(BATCH)), collate, rows)
+        peer._get_train_sampler = lambda *given: torch.utils.data.SequentialSampler(range(len(rows)))
+        return _trained(peer, tokens)
+
+
+def trl(folder: Path) -> dict[str, Any]:
+    """Rows filled as well as may be (best fit decreasing), of which as many make a step as hold its tokens."""
+    import datasets
+    from trl import SFTConfig, SFTTrainer
+
+    model, tokenizer, steps = _peer(folder)
+    rows = [
+        {"input_ids": row["input_ids"], "completion_mask": [int(label >= 0) for label in row["labels"]]}
+        for step in steps
+        for row in step
+    ]
+    lengths = [len(row["input_ids"]) for row in rows]
+    few = max(1, round(sum(lengths) / STEPS / ROW))
+    with TemporaryDirectory() as out:
+        settings = SFTConfig(out, packing=True, max_length=ROW, gradient_checkpointing=False, **_arguments(few))
+        peer = SFTTrainer(model, settings, train_dataset=datasets.Dataset.from_list(rows), processing_class=tokenizer)
+        seen: list[int] = []
+        collate = peer.data_collator
+
+        def counting(some: Any) -> Any:
+            batch = collate(some)
+            seen.append(int(batch["attention_mask"].sum() if "attention_mask" in batch else batch["input_ids"].numel()))
+            return batch
+
+        peer.data_collator = counting
+        return _trained(peer, seen)
+
+
+def _peer(folder: Path) -> tuple[Any, Any, list[list[dict[str, list[int]]]]]:
+    """The model and tokenizer as the reference loads them, and each step's conversations"""
     import transformers as tf
 
     import panmodal as pm
 
     steps = encoded(pm.load(folder).processor)
     model = tf.LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    tokenizer = tf.PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), pad_token="<pad>")
-    collate = tf.DataCollatorForSeq2Seq(tokenizer, padding=True)
-    rows = [[{"input_ids": e.ids, "labels": e.labels} for e in step] for step in steps]
-    tokens = [sum(len(row["input_ids"]) for row in step) for step in rows]
-    if importlib.util.find_spec("accelerate"):
-        return _trainer(tf, model, collate, rows, tokens)
-    optimiser = torch.optim.AdamW(model.parameters(), RATE, BETAS, weight_decay=0.0, fused=True)
-
-    def run() -> Any:
-        model.train()
-        for step, count in zip(rows, tokens, strict=True):
-            loss = model(**collate(step)).loss
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimiser.step()
-            optimiser.zero_grad()
-            yield loss.item(), count
-
-    return measured(run())
+    tokenizer = tf.PreTrainedTokenizerFast(
+        tokenizer_file=str(folder / "tokenizer.json"), pad_token="<pad>", eos_token="</s>"
+    )
+    return model, tokenizer, [[{"input_ids": e.ids, "labels": e.labels} for e in step] for step in steps]
 
 
-def _trainer(tf: Any, model: Any, collate: Any, rows: Any, tokens: list[int]) -> dict[str, Any]:
+def _arguments(rows: int) -> dict[str, Any]:
+    return {
+        "per_device_train_batch_size": rows, "max_steps": STEPS, "learning_rate": RATE,
+        "lr_scheduler_type": "constant", "adam_beta1": BETAS[0], "adam_beta2": BETAS[1], "logging_steps": 1,
+        "report_to": [], "use_cpu": True, "bf16": False, "save_strategy": "no", "disable_tqdm": True,
+    }  # fmt: skip
+
+
+def _trained(peer: Any, tokens: list[int]) -> dict[str, Any]:
+    """Runs a trainer; `tokens` are those of each step, known at the latest when it has run."""
+    import transformers as tf
+
+    at: list[float] = []
+
     class Clock(tf.TrainerCallback):
-        def __init__(self) -> None:
-            self.at: list[float] = []
-
         def on_step_end(self, *given: Any, **more: Any) -> None:
-            self.at.append(time.process_time())
+            at.append(time.process_time())
 
-    clock = Clock()
-    with TemporaryDirectory() as out:
-        arguments = tf.TrainingArguments(
-            out,
-            per_device_train_batch_size=BATCH,
-            max_steps=STEPS,
-            learning_rate=RATE,
-            lr_scheduler_type="constant",
-            adam_beta1=BETAS[0],
-            adam_beta2=BETAS[1],
-            logging_steps=1,
-            report_to=[],
-            use_cpu=True,
-            save_strategy="no",
-            disable_tqdm=True,
-        )
-        trainer = tf.Trainer(model, arguments, collate, [row for step in rows for row in step], callbacks=[clock])
-        trainer._get_train_sampler = lambda *given: torch.utils.data.SequentialSampler(range(STEPS * BATCH))
-        trainer.train()
-    losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
-    rate = sum(tokens[WARM:]) / (clock.at[-1] - clock.at[WARM - 1])
+    peer.add_callback(Clock())
+    peer.train()
+    losses = [line["loss"] for line in peer.state.log_history if "loss" in line]
+    rate = sum(tokens[WARM:STEPS]) / (at[-1] - at[WARM - 1])
     return {"tokens_per_second": rate, "losses": losses, "peak_mb": peak_mb()}
+
+
+def _pictured() -> Any:
+    """tiny/chat tuned on conversations about pictures, from files as LLaVA's data have them"""
+    from panmodal.training import Stage
+
+    rates = {"connector": RATE, "language": RATE}
+    return Stage("s", "answers", "", rates, STEPS, BATCH, warmup=0, final=1.0, pack=True, precision="auto")
+
+
+def loading(folder: Path) -> dict[str, Any]:
+    import panmodal as pm
+    from panmodal.data.formats import open_data
+    from panmodal.training.stream import Position, batches
+
+    processor = pm.load("tiny/chat").processor
+    made = batches(open_data(folder / "asked" / "data.json"), processor, _pictured(), 0, Position())
+    return measured((0.0, sum(b.tokens for b in some)) for (some, _), _ in zip(made, range(STEPS), strict=False))
+
+
+def learning(folder: Path) -> dict[str, Any]:
+    import panmodal as pm
+    from panmodal.data.formats import open_data
+    from panmodal.training import train
+
+    steps = train(pm.load("tiny/chat"), open_data(folder / "asked" / "data.json"), _pictured())
+    return measured((step.loss, step.tokens) for step in steps)
 
 
 def measured(steps: Any) -> dict[str, Any]:
@@ -140,40 +184,19 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def main(rounds: int) -> None:
+def write(folder: Path) -> None:
     from panmodal.families import family_of
+    from panmodal.playground.export import export_llava
     from panmodal.playground.speech import CHAT_TEMPLATE, tokenizer
 
-    with TemporaryDirectory() as folder:
-        torch.manual_seed(0)
-        files = {**tokenizer().to_files(), "chat_template.jinja": CHAT_TEMPLATE.encode()}
-        family = family_of(CONFIG).fresh(CONFIG, files)
-        family.save(folder)
-        lengths = [[len(e.ids) for e in step] for step in encoded(family.processor)]
-        found: dict[str, list[dict[str, Any]]] = {"ours": [], "peer": []}
-        for _ in range(rounds):
-            for side, results in found.items():
-                command = [sys.executable, "-m", "benchmarks.training", side, folder]
-                results.append(json.loads(subprocess.check_output(command, text=True).splitlines()[-1]))
-    rates = {side: statistics.median(r["tokens_per_second"] for r in results) for side, results in found.items()}
-    apart = max(abs(a - b) for a, b in zip(found["ours"][0]["losses"], found["peer"][0]["losses"], strict=True))
-    padding = 1 - sum(map(sum, lengths)) / sum(max(step) * len(step) for step in lengths)
-    result = {
-        "what": f"{BATCH} conversations a step, rows of {ROW} tokens, against padding to the longest, float32",
-        "peer": "Trainer" if importlib.util.find_spec("accelerate") else "plain loop, for want of accelerate",
-        "tokens_per_second": rates,
-        "ratio": rates["ours"] / rates["peer"],
-        "padding_of_the_peer": padding,
-        "losses_apart_at_most": apart,
-        "peak_mb": {side: max(r["peak_mb"] for r in results) for side, results in found.items()},
-        "rounds": rounds,
-    }
-    print(json.dumps(result, indent=2))
+    torch.manual_seed(0)
+    files = {**tokenizer().to_files(), "chat_template.jinja": CHAT_TEMPLATE.encode()}
+    family_of(CONFIG).fresh(CONFIG, files).save(folder)
+    export_llava(folder / "asked", 2 * BATCH * STEPS, "train", 96, 0, "relation", lambda done, total: None)
 
+
+SIDES = {"ours": ours, "trainer": trainer, "trl": trl, "loading": loading, "learning": learning}
 
 if __name__ == "__main__":
-    if sys.argv[1:2] in (["ours"], ["peer"]):
-        torch.set_num_threads(1)
-        print(json.dumps((ours if sys.argv[1] == "ours" else peer)(Path(sys.argv[2]))))
-    else:
-        main(int(sys.argv[1]) if sys.argv[1:] else 3)
+    torch.set_num_threads(1)
+    print(json.dumps(SIDES[sys.argv[1]](Path(sys.argv[2]))))

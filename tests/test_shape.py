@@ -17,6 +17,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "panmodal"
 # Each layer may import itself and those before it.
 LAYERS = [
     {"errors"},
+    {"visibility"},
     {"embeddings", "data"},
     {"transformer", "cache"},
     {"language", "foreign", "encoders", "connectors", "quick"},

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from panmodal.cache import Cache, Source
-from panmodal.embeddings import positions, visible
 from panmodal.errors import CheckpointError
 from panmodal.language import LanguageModel
+from panmodal.visibility import positions, visible
 
 
 def knows(kind: str) -> bool:

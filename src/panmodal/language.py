@@ -12,7 +12,8 @@ from panmodal.cache import Cache, Slot, Source
 from panmodal.data.sample import Batch
 from panmodal.embeddings import Angles, TokenEmbedding
 from panmodal.errors import InputError
-from panmodal.transformer import ACTIVATIONS, Block, MakeBlock, Mask, Transformer, TransformerConfig
+from panmodal.transformer import ACTIVATIONS, Block, MakeBlock, Transformer, TransformerConfig
+from panmodal.visibility import Mask
 
 
 class ParallelBlock(Block):

@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from panmodal.cache import Cache, Slot, Source
-from panmodal.embeddings import Angles, PatchEmbedding, Rope, SignalEmbedding, alibi, angles, positions, rotate, visible
+from panmodal.embeddings import Angles, PatchEmbedding, Rope, SignalEmbedding, angles, rotate
+from panmodal.visibility import Mask, alibi, apart, positions, visible
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -32,8 +33,6 @@ NORMS: dict[str, Callable[..., nn.Module]] = {
     "layer_no_bias": partial(nn.LayerNorm, bias=False),
     "rms": nn.RMSNorm,
 }
-
-Mask = Tensor | Literal["causal"] | None  # True where attention is allowed, or added to scores; None: everywhere
 
 
 @dataclass(frozen=True)
@@ -122,6 +121,8 @@ class Attention(nn.Module):
         return k, self.v(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Mask) -> Tensor:
+        if isinstance(mask, list):  # each text of a row by itself
+            return torch.cat([self.attend(q[:, :, s], k[:, :, s], v[:, :, s], own) for s, own in mask], dim=2)
         where = mask if isinstance(mask, Tensor) else None
         attention = partial(F.scaled_dot_product_attention, is_causal=isinstance(mask, str), enable_gqa=self.grouped)
         if q.device.type == "cpu":  # whose bfloat16 attention is several times slower than its float32
@@ -234,7 +235,8 @@ def attention_mask(config: TransformerConfig, tokens: int, past: int, pad: Tenso
     if pad is None:
         return allowed
     if pad.dtype != torch.bool:
-        return (allowed & visible(pad))[:, None]
+        plain = window is None and config.alibi is None and device.type == "cpu" and len(pad) == 1 and bool(pad.all())
+        return apart(pad) if plain else (allowed & visible(pad))[:, None]
     itself = torch.eye(total, dtype=torch.bool, device=device)[past:]  # else a padded row sees nothing
     return (allowed & pad[:, None, None].bool()) | itself
 

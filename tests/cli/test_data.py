@@ -54,7 +54,18 @@ def test_show(command, tmp_path):
     one_line_error(command("data", "show", file, "--out", tmp_path / "sheet.pdf"), "an .html file")
 
 
-@pytest.mark.parametrize("name", ["check", "show"])
+def test_rationales(command, tmp_path):
+    out = tmp_path / "thought.jsonl"
+    result = command("data", "rationales", "playground/statements-text", "--out", out, "--count", 3, "--json")
+    told = json.loads(result.out)
+    assert result.code == 0 and told["samples"] == 3 and told["right"] == len(out.read_text().splitlines())
+    one_line_error(command("data", "rationales", "playground/statements", "--out", out), "has no end")
+    one_line_error(
+        command("data", "rationales", "playground/box", "--out", out, "--model", "tiny/clip"), "not converse"
+    )
+
+
+@pytest.mark.parametrize("name", ["check", "show", "rationales"])
 def test_help_has_an_example(name, command):
     told = command("data", name, "--help")
     assert told.code == 0 and f"panmodal data {name}" in told.out and "--json" in told.out
@@ -65,7 +76,7 @@ def test_the_commands_of_the_page(command, tmp_path, monkeypatch):
     (tmp_path / "my.jsonl").write_text(json.dumps(record("a.png")))
     monkeypatch.chdir(tmp_path)
     commands = re.findall(r"^    panmodal (data .*)$", PAGE, re.MULTILINE)
-    assert len(commands) == 2
+    assert len(commands) == 3
     for line in commands:
         assert command(*shlex.split(line)).code == 0
     assert (tmp_path / "bad.jsonl").read_text() == "" and (tmp_path / "sheet.html").exists()

@@ -8,8 +8,9 @@ from transformers.models.mpt.modeling_mpt import build_mpt_alibi_tensor
 
 import panmodal as pm
 from panmodal.checkpoints.language import LANGUAGE_MODELS as LANGUAGE_PARTS
-from panmodal.embeddings import Rope, alibi
+from panmodal.embeddings import Rope
 from panmodal.generate import Sampling, generate
+from panmodal.visibility import alibi
 from tests.parity.reference import LANGUAGE_MODELS, close, load, tokens, write
 
 

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from panmodal.data.sample import Sample, assistant, user
-from panmodal.embeddings import CONVERSATION, positions, visible
 from panmodal.errors import InputError
 from panmodal.training import Stage, train
 from panmodal.training.stages import OBJECTIVES
 from panmodal.training.stream import Position, batches, fill
+from panmodal.visibility import CONVERSATION, positions, visible
 from tests.families.small import CHATS, SEERS, small
 from tests.families.test_every_family import Four, scene_picture
 

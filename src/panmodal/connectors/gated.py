@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from panmodal.cache import Slot, Source
-from panmodal.embeddings import Angles, visible
+from panmodal.embeddings import Angles
 from panmodal.errors import InputError
 from panmodal.language import LanguageModel, ParallelBlock
-from panmodal.transformer import MLP, Attention, Block, Mask, Transformer, TransformerConfig
+from panmodal.transformer import MLP, Attention, Block, Transformer, TransformerConfig
+from panmodal.visibility import Mask, visible
 
 
 class GatedLayer(nn.Module):

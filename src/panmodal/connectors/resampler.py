@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from panmodal.cache import Slot, Source
 from panmodal.embeddings import Angles
-from panmodal.transformer import Block, Mask, Transformer, TransformerConfig
+from panmodal.transformer import Block, Transformer, TransformerConfig
+from panmodal.visibility import Mask
 
 
 class ResamplerBlock(Block):

@@ -183,7 +183,7 @@ class Batch:
     """Tensors for a model, shapes final: placeholders are expanded, nothing is re-padded later.
 
     ids [B, T]; pad [B, T], True where a token is real, None if all are, or numbers of texts packed apart
-    (`embeddings.visible`); labels [B, T], the token
+    (`visibility.visible`); labels [B, T], the token
     itself where it is to be learned and -100 elsewhere; images [N, 3, H, W] in reading order, whose
     vectors take the places where ids is the image token; for models that look at tiles, N are the tiles
     of all pictures, and sizes [pictures, 2] those by which they were cut; regions [R, 5], the number of a picture

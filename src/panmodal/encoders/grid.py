@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from panmodal.cache import Slot, Source
 from panmodal.embeddings import Angles, PatchEmbedding
-from panmodal.transformer import Attention, Block, Mask, Transformer, TransformerConfig
+from panmodal.transformer import Attention, Block, Transformer, TransformerConfig
+from panmodal.visibility import Mask
 
 PIECE = 2**22  # scores at a time, for what is added to them: of all at once it takes a third of a layer's time
 

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from panmodal.data.processor import IGNORED, Encoded, Processor, pad_rows
 from panmodal.data.sample import Batch, Image, Sample, user
-from panmodal.embeddings import CONVERSATION
 from panmodal.errors import InputError, LabelError, suggest
 from panmodal.language import logits_of
 from panmodal.lora import Lora, beneath_adapters
@@ -23,6 +22,7 @@ from panmodal.training.losses import next_token_loss
 from panmodal.training.masks import Masks
 from panmodal.training.pairs import CaptionedPairs, Pairs, Regions, Representation
 from panmodal.training.preference import Preference
+from panmodal.visibility import CONVERSATION
 
 
 @dataclass(frozen=True)
