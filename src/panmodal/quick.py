@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 FEW = 4  # rows up to which a product's time is the reading of its weight
 MANY = 512  # rows from which the plain weight is as quick as a packed one
-NATIVE = torch.backends.mkldnn.is_available() and torch.cpu._is_avx512_bf16_supported()  # type: ignore[no-untyped-call]
+_multiplies = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)  # not in every build
+NATIVE = torch.backends.mkldnn.is_available() and _multiplies()  # type: ignore[no-untyped-call]
 
 
 class QuickLinear(nn.Linear):
