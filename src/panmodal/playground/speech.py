@@ -72,7 +72,7 @@ def match_sample(seed: int, split: str = "train") -> Sample:
     level = "brief" if not digits and rng.random() < 0.3 else "detailed"
     said = miss = caption(scene, level)
     while miss == said:  # a brief caption does not tell everything
-        changed = [one_changed(scene, rng) for _ in range(6 if digits else 1)]
+        changed = [one_changed(scene, rng) for _ in range(16 if digits else 1)]
         miss = caption(max(changed, key=lambda change: change[0] == "digit")[1], level)
     return Sample((user(Image(render(scene))), assistant(said)), {"near_miss": miss})
 
