@@ -295,11 +295,15 @@ def test_who_says_yes_to_everything(monkeypatch):
 def test_who_names_one_thing_too_many(monkeypatch):
     true = lambda asked: TRUE[asked.images[0].pixels.tobytes()]  # noqa: E731
     metrics = pm.evaluate(answering(monkeypatch, true), "playground/chair", count=70).metrics
-    assert metrics == {"chair_i": 0, "chair_s": 0, "recall": 1}
+    assert metrics == {"chair_i": 0, "chair_s": 0, "recall": 1, "well_formed": 1}
     more = lambda asked: true(asked) + ", a small pink cross in the centre"  # noqa: E731
     metrics = pm.evaluate(answering(monkeypatch, more), "playground/chair", count=70).metrics
     pink = sum(bool(make_scene(seed, "test").fitting({"colour": "pink", "shape": "cross"})) for seed in range(70))
     assert metrics["chair_s"] == pytest.approx(1 - pink / 70) and 0.1 < metrics["chair_i"] < 0.5
+    assert metrics["well_formed"] == 1
+    broken = lambda asked: true(asked) + ", at the bottom right"  # noqa: E731
+    metrics = pm.evaluate(answering(monkeypatch, broken), "playground/chair", count=70).metrics
+    assert metrics == {"chair_i": 0, "chair_s": 0, "recall": 1, "well_formed": 0}
 
 
 def test_nlvr(tmp_path, monkeypatch):

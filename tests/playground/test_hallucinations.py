@@ -8,9 +8,19 @@ import pytest
 
 import panmodal as pm
 from panmodal.data.formats import open_data
-from panmodal.playground import HELD_OUT, KINDS, caption, make_scene, objects_named, questions, run
+from panmodal.playground import (
+    HELD_OUT,
+    KINDS,
+    caption,
+    is_description,
+    make_scene,
+    objects_named,
+    questions,
+    run,
+)
 from panmodal.playground.hallucinations import (
     POLLS,
+    cut_short,
     imagined,
     polls,
     preference_sample,
@@ -37,6 +47,24 @@ def test_the_imagined_thing_is_one_more_and_named_last(level):
             assert false.startswith(true)
 
 
+def test_a_description_is_a_sentence_true_or_not():
+    for seed in range(100):
+        said = caption(make_scene(seed, "held-out"), "detailed")
+        assert is_description(said) and is_description(said.upper())
+        assert not is_description(said + ", at the bottom right") and not is_description(said + ".")
+    assert not is_description(caption(make_scene(0), "brief")) and not is_description("")
+
+
+@pytest.mark.parametrize("level", ["brief", "detailed"])
+def test_a_caption_cut_short_leaves_out_the_last_thing(level):
+    for scene in filter(lambda s: len(s.objects) > 1, map(make_scene, range(100))):
+        said, short = caption(scene, level), caption(cut_short(scene), level)
+        missing = objects_named(said) - objects_named(short)
+        assert missing.total() == 1 and not objects_named(short) - objects_named(said)
+        if level == "detailed":
+            assert said.startswith(short)
+
+
 def test_preferences_prefer_the_truth():
     told = Counter()
     for seed in range(300):
@@ -47,9 +75,14 @@ def test_preferences_prefer_the_truth():
             assert {chosen, rejected} == {"yes", "no"}
             told[chosen] += 1
         else:
-            assert not named(chosen, scene) and len(named(rejected, scene)) == 1
+            assert not named(chosen, scene) and len(named(rejected, scene)) <= 1
+            more = objects_named(rejected).total() - len(scene.objects)
+            assert len(named(rejected, scene)) == (more == 1)
             told["caption"] += 1
+            told[more, len(scene.objects) > 1] += 1
     assert 100 < told["caption"] < 200 and abs(told["yes"] - told["no"]) < 50
+    assert told[-1, True] + told[1, True] + told[1, False] == told["caption"]  # of a lone thing none is left out
+    assert abs(told[-1, True] - told[1, True]) < 25 and told[1, False] > 10
 
 
 def test_the_unbalanced_set_says_yes_and_names_too_much():

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from itertools import islice
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from panmodal.data.sample import Image, user
-from panmodal.evaluation.metrics import chair_scores, says_yes, yes_no_scores
+from panmodal.evaluation.metrics import chair_scores, says_yes, share, yes_no_scores
 from panmodal.families import Chat
-from panmodal.playground import make_scene, objects_named, render
+from panmodal.playground import is_description, make_scene, objects_named, render
 from panmodal.playground.hallucinations import polls
 
 if TYPE_CHECKING:
@@ -39,13 +39,15 @@ def pope(model: Chat[Any], asked: Asked) -> tuple[int, dict[str, Any]]:
 
 
 def chair(model: Chat[Any], asked: Asked) -> tuple[int, dict[str, Any]]:
-    """Things named in descriptions, by colour and shape, that are not there (CHAIR, Rohrbach et al., 2018)."""
-    named: list[Counter[tuple[str, str]]] = []
+    """Things named in descriptions, by colour and shape, that are not there (CHAIR, Rohrbach et al., 2018); and
+    `well_formed`, the share of descriptions that are sentences as the playground makes them, true or not."""
+    told: list[str] = []
     there: list[set[tuple[str, str]]] = []
     for start in range(0, asked.count, ROWS):
         scenes = [make_scene(seed, asked.split) for seed in range(start, min(start + ROWS, asked.count))]
         prompts = [[user(Image(render(scene)), "Describe the picture.")] for scene in scenes]
-        named += [objects_named(reply.text) for reply in model.reply_all(prompts, rows=ROWS, max_tokens=160)]
+        told += [reply.text.strip() for reply in model.reply_all(prompts, rows=ROWS, max_tokens=160)]
         there += [{(thing.colour, thing.shape) for thing in scene.objects} for scene in scenes]
-        asked.progress(len(named), asked.count)
-    return len(named), chair_scores(named, there)
+        asked.progress(len(told), asked.count)
+    scores = chair_scores([objects_named(text) for text in told], there)
+    return len(told), {**scores, "well_formed": share([is_description(text) for text in told])}

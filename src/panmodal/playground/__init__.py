@@ -14,7 +14,7 @@ from panmodal.playground.programs import run
 from panmodal.playground.questions import KINDS, Question, questions
 from panmodal.playground.render import boxes, masks, render
 from panmodal.playground.sound import depth, sound
-from panmodal.playground.words import LEVELS, caption, objects_named
+from panmodal.playground.words import LEVELS, caption, is_description, objects_named
 from panmodal.playground.world import (
     COLOURS,
     HELD_OUT,
@@ -45,6 +45,7 @@ __all__ = [
     "caption",
     "crowded_scene",
     "depth",
+    "is_description",
     "make_scene",
     "masks",
     "objects_named",

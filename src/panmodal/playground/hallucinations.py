@@ -13,7 +13,7 @@ from panmodal.data.sample import Image, Sample, user
 from panmodal.playground.questions import KINDS, questions
 from panmodal.playground.render import render
 from panmodal.playground.speech import DESCRIBE, TRIES, conversation, thought
-from panmodal.playground.words import LEVELS, caption
+from panmodal.playground.words import LEVELS, caption, reading_order
 from panmodal.playground.world import (
     COLOURS,
     SIZES,
@@ -48,9 +48,16 @@ def imagined(scene: Scene, rng: Random) -> Scene:
     return replace(scene, objects=(*scene.objects, more))
 
 
+def cut_short(scene: Scene) -> Scene:
+    """The scene without the thing that captions name last."""
+    last = reading_order(scene.objects)[-1]
+    return replace(scene, objects=tuple(thing for thing in scene.objects if thing is not last))
+
+
 def preference_sample(seed: int, split: str = "train") -> Sample:
     """A picture and a request to describe it, or a question whether a thing is in it; `chosen` is the truth, `rejected`
-    a caption that names a thing too many, or the other answer."""
+    a caption that names a thing too many or ends a thing too early, or the other answer. Were every rejected caption
+    the longer one, to say little would be all that there is to learn."""
     rng = random_source("preference", split, seed)
     scene = make_scene(seed, split)
     asked = questions(scene, 1, kinds=PRESENCE) if rng.random() < 0.5 else []
@@ -60,7 +67,8 @@ def preference_sample(seed: int, split: str = "train") -> Sample:
     else:
         level = pick(rng, DESCRIBED)
         text, chosen = pick(rng, DESCRIBE[level]), caption(scene, level)
-        rejected = caption(imagined(scene, rng), level)
+        short = len(scene.objects) > 1 and rng.random() < 0.5
+        rejected = caption(cut_short(scene) if short else imagined(scene, rng), level)
     return Sample((user(Image(render(scene)), text),), {"chosen": chosen, "rejected": rejected})
 
 

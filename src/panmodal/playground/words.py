@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from panmodal.errors import InputError, suggest
-from panmodal.playground.world import COLOURS, SHAPES, VALUES, WORLD, Filter, Object, Scene
+from panmodal.playground.world import BACKGROUNDS, COLOURS, SHAPES, VALUES, WORLD, Filter, Object, Scene
 
 LEVELS = ("brief", "detailed", "exact")
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six")
@@ -49,6 +49,17 @@ def objects_named(text: str) -> Counter[tuple[str, str]]:
 _NAMED = (
     rf"(?:({'|'.join(NUMBERS)}) )?(?:(?:{'|'.join(VALUES['size'])}) )?"
     rf"({'|'.join(COLOURS)}) ({'|'.join(SHAPES)})(?:e?s)?\b"
+)
+
+
+def is_description(text: str) -> bool:
+    """Whether a text is a sentence as detailed captions are, true or not."""
+    return re.fullmatch(_DETAILED, text.lower()) is not None
+
+
+_DETAILED = (
+    rf"on a (?:{'|'.join(BACKGROUNDS)}) background(?:, a (?:{'|'.join(VALUES['size'])}) (?:{'|'.join(COLOURS)}) "
+    rf"(?:{'|'.join(SHAPES)})(?: with the digit \d)? (?:{'|'.join(sum(REGIONS, ()))}))+"
 )
 
 

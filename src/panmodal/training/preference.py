@@ -33,15 +33,20 @@ class Preference:
     - "ipo": (s of chosen - s of rejected - 1 / (2 * beta)) ** 2, s the mean of its tokens (Azar et al., 2023);
     - "dense": as "dpo", s the mean of its tokens, in which those that differ between the two answers count `gamma`
       times (RLHF-V, Yu et al., 2024, with beta 0.5 and gamma 5).
+
+    To it is added `sft` times the loss of the chosen answer alone, the mean of -log p of its tokens (Pang et al., 2024,
+    with 1; Llama 3 with 0.2). For of two answers one can be far likelier than the other though neither is likely, and
+    then what is said is neither.
     """
 
     kind: Literal["dpo", "ipo", "dense"] = "dpo"
     beta: float = 0.1
     gamma: float = 5.0
+    sft: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.beta <= 0 or self.gamma <= 0:
-            raise InputError(f"{self}: beta and gamma must be above 0")
+        if self.beta <= 0 or self.gamma <= 0 or self.sft < 0:
+            raise InputError(f"{self}: beta and gamma must be above 0, sft at least 0")
 
     def encode(self, processor: Processor, sample: Sample) -> Compared:
         said = [sample.about.get("chosen"), sample.about.get("rejected")]
@@ -81,9 +86,14 @@ class Preference:
                 "`prefer` needs adapters, and nothing else that is trained, for the model without them is its "
                 "reference: give the stage `lora`, and a rate to the language model alone"
             )
-        now, before = (self.scores(batch, tokens) for tokens in with_and_without(model, batch))
-        ahead = (now - before) @ torch.tensor([1.0, -1.0], device=before.device)
+        now, before = with_and_without(model, batch)
+        gained = self.scores(batch, now) - self.scores(batch, before)
+        ahead = gained @ torch.tensor([1.0, -1.0], device=gained.device)
         loss = (ahead - 1 / (2 * self.beta)) ** 2 if self.kind == "ipo" else -F.logsigmoid(self.beta * ahead)
+        if self.sft:
+            assert batch.pad is not None
+            chosen = batch.pad == CHOSEN
+            loss = loss - self.sft * (now * chosen).sum(dim=1) / chosen.sum(dim=1)
         margin = self.beta * ahead.detach()
         return loss.mean(), {"reward_margin": margin.mean(), "reward_accuracy": (margin > 0).float().mean()}
 
