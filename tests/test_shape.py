@@ -25,7 +25,7 @@ LAYERS = [
     {"generators"},
     {"checkpoints", "generate"},
     {"families"},
-    {"playground"},
+    {"playground", "prompting"},
     {"training", "evaluation", "inference"},
     {"cli", "__main__"},
 ]

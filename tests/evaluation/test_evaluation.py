@@ -11,6 +11,7 @@ import torch
 
 import panmodal as pm
 import panmodal.evaluation.tasks
+from panmodal.data.nlvr import LOOK
 from panmodal.evaluation import TASKS
 from panmodal.evaluation.metrics import (
     accuracy,
@@ -59,6 +60,7 @@ MODELS = {
     "playground/pope": "llava",
     "playground/chair": "llava",
     "playground/new-words": "flamingo",
+    "playground/domain-mix": "flamingo",
     "playground/match": "blip",
     "playground/caption": "blip",
     "playground/segment": "sam",
@@ -68,12 +70,14 @@ MODELS = {
 @pytest.mark.parametrize("task", [task for task in TASKS if task.startswith("playground/")])
 def test_a_report(task):
     model = small(MODELS.get(task, "imagebind" if "audio" in task else "clip"), std=0.3)
-    count = {"playground/segment": 4, "playground/chair": 20, "playground/extremes": 20}.get(task, 100)
+    few = {"playground/segment": 4, "playground/domain-mix": 16, "playground/chair": 20, "playground/extremes": 20}
+    count = few.get(task, 100)
     seen: list[tuple[int, int]] = []
     report = pm.evaluate(model, task, split="held-out", count=count, progress=lambda done, of: seen.append((done, of)))
     told = report.to_json()
     assert told["task"] == task and told["split"] == "held-out" and told["examples"] == count
-    assert all(0 <= v <= 1 or k == "iou_correlation" for k, v in told["metrics"].items() if k != "by_kind")
+    beyond = ("iou_correlation", "shown")
+    assert all(0 <= v <= 1 or k in beyond for k, v in told["metrics"].items() if k != "by_kind")
     assert seen[-1] == (count, count)
     assert pm.evaluate(model, task, split="held-out", count=count).to_json() == told
 
@@ -313,11 +317,17 @@ def test_nlvr(tmp_path, monkeypatch):
     report = pm.evaluate(answering(monkeypatch, lambda asked: "Yes, true."), "nlvr", data=tmp_path, split="dev")
     assert report.examples == 12
     assert report.metrics == {"accuracy": 0.5, "consistency": 0.5, "majority": 0.5, "unparsed": 0}
-    asked = iter(range(12))
-    some = answering(monkeypatch, lambda _: "maybe" if next(asked) % 2 else "False.")
+    counted, heard = iter(range(12)), []
+
+    def falters(asked):
+        heard.append(asked)
+        return "boxes" if asked.text == LOOK else "maybe" if next(counted) % 2 else "False."
+
+    some = answering(monkeypatch, falters)
     assert pm.evaluate(some, "nlvr", data=tmp_path, split="dev").metrics == {
         "accuracy": 3 / 12, "consistency": 0, "majority": 0.5, "unparsed": 6
     }  # fmt: skip
+    assert [len(asked.images) for asked in heard] == [3] * 12 + [0] * 12  # the pictures are asked about first
     with pytest.raises(pm.InputError, match="has neither test/"):
         pm.evaluate(some, "nlvr", data=tmp_path)
 

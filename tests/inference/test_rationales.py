@@ -11,6 +11,7 @@ import panmodal as pm
 from panmodal.data.formats import open_data
 from panmodal.data.records import to_sample
 from panmodal.inference.rationales import rationales
+from panmodal.playground.box_world import picture
 from panmodal.playground.statements import statement_sample
 from panmodal.training.run import Playground
 from tests.families.small import small
@@ -41,3 +42,20 @@ def test_pictures_come_along_and_endless_data_needs_a_count(tmp_path, monkeypatc
     first = to_sample(json.loads(out.getvalue().splitlines()[0]), tmp_path)
     assert first.messages[:-1] == statement_sample(truths.index(True)).messages[:-1]
     assert first.messages[-1].text == "<think>0</think>true"
+
+
+def test_what_is_asked_first_is_kept_with_its_answer(tmp_path, monkeypatch):
+    model, out = small("llava"), io.StringIO()
+    sample = pm.Sample((pm.user(pm.Image(picture(())), "Is it so?"), pm.assistant("true")))
+    replies = iter(["a cat", "<think>1</think>true"])
+    heard = []
+
+    def reply_all(said, rows, **options):
+        heard.extend(said)
+        return [pm.assistant(next(replies))]
+
+    monkeypatch.setattr(model, "reply_all", reply_all)
+    assert rationales(model, Playground(lambda seed: sample), out, count=1, first="What is there?") == (1, 1)
+    assert [[m.text for m in said] for said in heard] == [["What is there?"], ["What is there?", "a cat", "Is it so?"]]
+    kept = to_sample(json.loads(out.getvalue()), tmp_path)
+    assert [len(m.media) for m in kept.messages] == [1, 0, 0, 0] and kept.messages[3].text.endswith("true")

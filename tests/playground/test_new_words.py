@@ -7,8 +7,17 @@ from collections import Counter
 
 import pytest
 
-from panmodal.playground import HELD_OUT, SPLITS
-from panmodal.playground.new_words import KINDS, NEW_WORDS, SAMPLES, Lesson, new_words_sample, tokenizer
+from panmodal.playground import HELD_OUT, SEEN, SPLITS
+from panmodal.playground.new_words import (
+    KINDS,
+    NEW_WORDS,
+    SAMPLES,
+    Lesson,
+    domain_sample,
+    few_words_sample,
+    new_words_sample,
+    tokenizer,
+)
 
 
 def pair(example):
@@ -83,3 +92,30 @@ def test_every_word_is_one_token():
             assert not [p for p in pieces if p.startswith("##") or p == "<unk>"]
     assert len(words.encode("this is a dax wug.<|endofchunk|>", special=False)) == 7
     assert words.decode(words.encode("this is a dax wug.")) == "this is a dax wug."
+
+
+def test_a_lesson_of_few_examples_asks_about_what_they_show():
+    given = Counter()
+    for seed in range(60):
+        sample = few_words_sample(seed)
+        known = [m.text for m in sample.messages if "<|endofchunk|>" in m.text]
+        words = [
+            set(column) for column in zip(*(re.findall(r"a (\w+) (\w+)\.", text)[0] for text in known), strict=True)
+        ]
+        answers = [m.text for m in sample.messages if m.role == "assistant"]
+        assert len(answers) == 9 and sample == few_words_sample(seed)
+        for answer in answers:
+            assert all(word in some for word, some in zip(answer.rstrip(".").split()[-2:], words, strict=True))
+        given[len(known)] += 1
+    assert set(given) == {1, 2, 3}
+
+
+def test_on_each_background_words_are_others():
+    calls: dict[tuple[str, str], set[str]] = {}
+    for seed in range(600):
+        sample = domain_sample(seed, SEEN)
+        assert sample.messages[1].text == f"this is a {' '.join(sample.about['words'])}."
+        background = str(sample.images[0].pixels.getpixel((0, 0)))
+        calls.setdefault((background, sample.about["words"]), set()).add(sample.messages[1].text)
+    assert len({background for background, _ in calls}) == 3
+    assert len(calls) == 3 * len(SEEN)  # every pair has one name on each

@@ -72,27 +72,51 @@ def test_what_statements_say_holds():
     assert len(found) == len(KNOWN)
 
 
-def test_half_of_all_statements_are_true_and_three_counts_go_with_each():
+def test_half_of_all_statements_are_true():
     truths = [
         said.holds(boxes)
         for seed in range(200)
         for boxes in [make_boxes(seed)]
         for said in statements(boxes, Random(seed), 6)
-        if len(said.counts(boxes)) == 3
     ]
     assert len(truths) == 1200 and 540 < sum(truths) < 660
 
 
+ENOUGH = {"least": int.__ge__, "exactly": int.__eq__, "most": int.__le__}
+
+
+def follows(thought: str) -> bool:
+    """The verdict, worked out from what thoughts count and want alone, which must agree with their own sums."""
+    *parts, last = thought.split(", ")
+    kind, wanted, *between, said, total = last.split()
+    assert said == "total"
+    if between[:1] == ["box"]:
+        hits = [True] * 3
+        for part in parts:
+            of, many, *_, a, b, c = part.split()
+            hits = [hit and ENOUGH[of](int(n), int(many)) for hit, n in zip(hits, (a, b, c), strict=True)]
+        assert between[1:] == [str(int(hit)) for hit in hits] and int(total) == sum(hits), thought
+    else:
+        counts = [int(n) for n in parts[0].split()[-3:]]
+        same = max(map(counts.count, counts))
+        assert len(parts) == 1 and int(total) == (same if between == ["same"] else sum(counts)), thought
+    return ENOUGH[kind](int(total), int(wanted))
+
+
 @pytest.mark.parametrize("shown", [True, False])
-def test_samples_of_statements(shown):
-    for seed in range(50):
+def test_thoughts_tell_the_truth_of_statements(shown):
+    verdicts = Counter[str]()
+    for seed in range(100):
         sample = statement_sample(seed, shown=shown)
         assert sample == statement_sample(seed, shown=shown) and len(sample.images) == 3 * shown
-        told = description(make_boxes(seed))
-        answers = [m.text for m in sample.messages[1::2]]
-        assert all(re.fullmatch(r"<think>.*\d \d \d</think>(true|false)", answer) for answer in answers)
-        assert (told in answers[0]) == shown and (told in sample.messages[0].text) != shown
-        assert all("True or false?" in m.text for m in sample.messages[::2])
+        told, messages = description(make_boxes(seed)), sample.messages[2 * shown :]
+        assert sample.messages[1].text == told if shown else sample.messages[0].text.startswith(f"{told}. ")
+        assert all(m.text.endswith("True or false?") for m in messages[::2])
+        for answer in messages[1::2]:
+            found = re.fullmatch(r"<think>(.*)</think>(true|false)", answer.text)
+            assert found and follows(found[1]) == (found[2] == "true")
+            verdicts[found[2]] += 1
+    assert min(verdicts.values()) > 30
 
 
 def test_a_box_and_what_lies_in_it():
@@ -113,5 +137,5 @@ def test_they_fit_the_model_that_learns_them():
         for word in re.findall("[a-z]+", message.text.lower())
         if len(model.processor.tokenizer.encode(word, special=False)) > 1
     )
-    assert not {word for word in spelled if word != "think"}, spelled
+    assert not set(spelled) - {"think", "ll"}, spelled  # "ll" is an All without its A
     assert all(model.processor.encode(statement_sample(seed).messages).ids for seed in range(100))

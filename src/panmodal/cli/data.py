@@ -94,6 +94,7 @@ def write_rationales(
     file: File,
     out: Annotated[Path, typer.Option(help="The file to write, JSONL.")],
     model: Annotated[str, typer.Option("--model", "-m", help="The model that thinks before it answers.")] = "tiny/chat",
+    first: Annotated[str, typer.Option(help="Ask this about the pictures before; its answer is kept, too.")] = "",
     count: Annotated[int | None, typer.Option(min=1, help="Ask the first of them alone.")] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Of thoughts and answer together.")] = 256,
     device: Device = "cpu",
@@ -109,7 +110,7 @@ def write_rationales(
     if not isinstance(family, Chat):
         raise InputError(f"{model} does not converse")
     with progress("thinking") as update, out.open("w", encoding="utf-8") as lines:
-        kept, total = rationales(family, source, lines, count, update, max_tokens=max_tokens)
+        kept, total = rationales(family, source, lines, count, update, first, max_tokens=max_tokens)
     told = {"file": file, "model": model, "samples": total, "right": kept, "out": str(out)}
     print_json(told) if json else print(
         f"{kept:,} of {total:,} samples were thought about and right; they are in {out}"

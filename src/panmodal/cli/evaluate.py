@@ -32,7 +32,12 @@ def run(
     pictures: Annotated[
         str, typer.Option(help="own; or swapped or none, to see what answers owe to the picture.")
     ] = "own",
-    shots: Annotated[int, typer.Option(min=0, help="Examples in the prompt, for playground/new-words.")] = 4,
+    shots: Annotated[
+        int | None, typer.Option(min=0, help="Examples in the prompt, for playground/new-words and domain-mix.")
+    ] = None,
+    retriever: Annotated[
+        str, typer.Option(help="Which examples: random, balanced, or those likest by image, text or mixed.")
+    ] = "random",
     device: Device = "cpu",
     allow_pickle: AllowPickle = False,
     json: Json = False,
@@ -43,7 +48,15 @@ def run(
     family = load_model(model, "model", device, allow_pickle)
     with progress(task) as update:
         report = evaluate(
-            family, task, split=split, count=count, pictures=pictures, shots=shots, data=data, progress=update
+            family,
+            task,
+            split=split,
+            count=count,
+            pictures=pictures,
+            shots=shots,
+            retriever=retriever,
+            data=data,
+            progress=update,
         )
     if json:
         print_json(report.to_json())

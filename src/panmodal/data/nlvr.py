@@ -22,6 +22,7 @@ from panmodal.errors import InputError, at
 
 ORDERS = 6  # of the boxes in a picture
 BOXES, GAP = 3, 0.5  # in a picture, from left to right; what lies between two of them, in boxes
+LOOK = "What is in the boxes?"  # to be asked before
 QUESTION = "True or false?"
 LINE = ("sentence", "identifier", "structured_rep")  # the fields by which a line is known
 

@@ -20,6 +20,11 @@ def exact_match(answer: str, expected: str) -> bool:
     return normalised(answer) == normalised(expected)
 
 
+def last_words(answer: str, count: int) -> list[str]:
+    """An answer's last words, in front of which there are empty ones if it has fewer"""
+    return [*[""] * count, *normalised(answer).split()][-count:]
+
+
 def recall_at(k: int, similarity: Tensor, fits: Tensor) -> Tensor:
     """For each query, whether a fitting item is among its k most similar. similarity, fits [Q, N]"""
     best = similarity.topk(min(k, similarity.shape[1]), dim=1).indices

@@ -7,9 +7,11 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from panmodal.data.nlvr import LOOK
 from panmodal.data.nlvr import nlvr as open_split
 from panmodal.evaluation.metrics import share
 from panmodal.families import Chat
+from panmodal.prompting.reasoning import ask_first
 
 if TYPE_CHECKING:
     from panmodal.evaluation.tasks import Asked
@@ -19,7 +21,8 @@ VERDICTS = {"true": True, "yes": True, "false": False, "no": False}
 
 
 def nlvr(model: Chat[Any], asked: Asked) -> tuple[int, dict[str, Any]]:
-    """Whether sentences are true of pictures (NLVR, Suhr et al., 2017). `accuracy` counts each of a sentence's six
+    """Whether sentences are true of pictures (NLVR, Suhr et al., 2017), of which the model first says what is in them.
+    `accuracy` counts each of a sentence's six
     pictures, as the official evaluation does; `consistency` the sentences with all their pictures right. An answer
     that is neither true nor false is wrong, and counted in `unparsed`. `majority` is what one answer to all reaches."""
     source = open_split(Path(asked.data), asked.split)
@@ -28,7 +31,8 @@ def nlvr(model: Chat[Any], asked: Asked) -> tuple[int, dict[str, Any]]:
     unparsed, truths = 0, list[bool]()
     for start in range(0, count, ROWS):
         samples = [source.sample(i) for i in range(start, min(start + ROWS, count))]
-        replies = model.reply_all([[sample.messages[0]] for sample in samples], rows=ROWS, max_tokens=256)
+        asked_of = ask_first(model, [[sample.messages[0]] for sample in samples], LOOK, ROWS, max_tokens=160)
+        replies = model.reply_all(asked_of, ROWS, max_tokens=96)
         for sample, reply in zip(samples, replies, strict=True):
             said = verdict(reply.text)
             truths.append(sample.messages[1].text == "true")

@@ -17,9 +17,10 @@ from panmodal.errors import InputError, suggest
 from panmodal.evaluation import hybrid
 from panmodal.evaluation.binding import audio_image, audio_plus_image, audio_text
 from panmodal.evaluation.hallucination import chair, pope
-from panmodal.evaluation.metrics import accuracy, exact_match, normalised, recall_at, share
+from panmodal.evaluation.metrics import accuracy, exact_match, last_words, recall_at, share
 from panmodal.evaluation.published import nlvr
 from panmodal.evaluation.segmentation import segment
+from panmodal.evaluation.shots import domain_mix
 from panmodal.families import Binding, BlipHybrid, Chat, Contrastive, Family, Segmenter
 from panmodal.playground import (
     HELD_OUT,
@@ -59,13 +60,14 @@ class Report:
 class Asked:
     """How a task is to be run. `pictures` other than the question's "own" show what an answer owes to
     them: "swapped" for another scene's, or among the examples, or "none". `shots` is the number of examples in a
-    prompt, for tasks that have any. `data` is where a published data set lies, of which all is asked unless there is a
-    `count`."""
+    prompt, for tasks that have any; `retriever` says which (`Examples`). `data` is where a published data set lies, of
+    which all is asked unless there is a `count`."""
 
     split: str
     count: int
     pictures: str
-    shots: int
+    shots: int | None
+    retriever: str
     progress: Progress
     data: str = ""
 
@@ -77,7 +79,8 @@ def evaluate(
     split: str = "test",
     count: int | None = None,
     pictures: str = "own",
-    shots: int = 4,
+    shots: int | None = None,
+    retriever: str = "random",
     data: str | os.PathLike[str] | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Report:
@@ -100,9 +103,10 @@ def evaluate(
         raise InputError(f"unknown split {split!r}{suggest(split, SPLITS)}")
     if pictures not in PICTURES:
         raise InputError(f"unknown pictures {pictures!r}{suggest(pictures, PICTURES)}")
-    if not 0 <= shots <= 64:
+    if shots is not None and not 0 <= shots <= 64:
         raise InputError(f"shots is {shots}; it must lie between 0 and 64")
-    examples, metrics = run(model, Asked(split, count or usual, pictures, shots, progress, str(data or "")))
+    asked = Asked(split, count or usual, pictures, shots, retriever, progress, str(data or ""))
+    examples, metrics = run(model, asked)
     return Report(model.name, task, split, examples, metrics)
 
 
@@ -146,7 +150,7 @@ def _new_words(model: Chat[Any], asked: Asked) -> tuple[int, dict[str, Any]]:
         conversations, expected = [], []
         for seed in range(start, min(start + ROWS, asked.count)):
             lesson = Lesson(seed, asked.split)
-            examples, query = lesson.shots(asked.shots), lesson.query
+            examples, query = lesson.shots(4 if asked.shots is None else asked.shots), lesson.query
             scenes = [example.scene for example in examples]
             if asked.pictures == "swapped":
                 scenes = shuffled(random_source("swapped", seed), scenes)
@@ -159,7 +163,7 @@ def _new_words(model: Chat[Any], asked: Asked) -> tuple[int, dict[str, Any]]:
             guessed.append(1 / len(unsaid) if query.words in unsaid else 0.0)
         replies = model.reply_all(conversations, rows=ROWS, max_tokens=16)
         for (colour, shape), reply in zip(expected, replies, strict=True):
-            words = ["", "", *normalised(reply.text).split()][-2:]
+            words = last_words(reply.text, 2)
             right["accuracy"].append(words == [colour, shape])
             right["colour"].append(words[0] == colour)
             right["shape"].append(words[1] == shape)
@@ -230,6 +234,7 @@ TASKS: dict[str, tuple[tuple[type[Family[Any]], ...], Callable[[Any, Asked], tup
     "playground/pope": ((Chat,), pope, 3000),
     "playground/chair": ((Chat,), chair, 500),
     "playground/new-words": ((Chat,), _new_words, 1000),
+    "playground/domain-mix": ((Chat,), domain_mix, 1000),
     "nlvr": ((Chat,), nlvr, 0),
     "playground/retrieval": ((Contrastive, BlipHybrid), _retrieval, 2000),
     "playground/retrieval-pairs": ((Contrastive, BlipHybrid), partial(_retrieval, pairs=True), 2000),

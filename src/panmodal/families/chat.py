@@ -43,6 +43,7 @@ class Chat(Family[M]):
     remembered is found by content (token ids; digests of pixels), and dropped when weights change.
     """
 
+    interleaved = False  # whether it learned to read several pictures, each with its words, in one prompt
     base = ""  # what its adapters are for, if it has any
     tuned: set[str]  # names of what was trained whole since it has them
     _last: _Remembered | None = None

@@ -92,6 +92,7 @@ class FlamingoChat(Chat[Flamingo]):
     """Pictures among words in, words out. A prompt with examples is a conversation, `user(picture),
     assistant("two cats."), user(another)`, or one text, `user(picture, "two cats.<|endofchunk|>", another)`."""
 
+    interleaved = True
     spare_under = ("encoder.",)  # what makes one vector of the tokens
 
     @staticmethod

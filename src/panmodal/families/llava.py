@@ -188,6 +188,10 @@ class LlavaChat(Chat[Llava]):
         )
 
     @property
+    def interleaved(self) -> bool:  # type: ignore[override]
+        return bool(self.config["model_type"] == "llava_onevision")
+
+    @property
     def language(self) -> LanguageModel:
         return self.model.language
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import IO, Any
 
 from panmodal.data.readers import Source
@@ -13,6 +13,7 @@ from panmodal.data.tokens import THINKING
 from panmodal.errors import InputError
 from panmodal.evaluation.metrics import exact_match
 from panmodal.families import Chat
+from panmodal.prompting.reasoning import ask_first
 
 ROWS = 32  # answered at a time
 THOUGHTS = re.compile("(.*{}.*{})(.*)".format(*map(re.escape, THINKING)), re.DOTALL)
@@ -24,30 +25,33 @@ def rationales(
     out: IO[str],
     count: int | None = None,
     told: Callable[[int, int], None] = lambda done, total: None,
+    first: str = "",
     **options: Any,
 ) -> tuple[int, int]:
     """Answers each sample's last turn, and writes those that the model thought about and got right, with its thoughts,
-    as JSON lines; returns how many, and of how many. `options` are those of `reply`."""
+    as JSON lines; returns how many, and of how many. With `first`, this is asked about the last turn's pictures before
+    (`ask_first`), and the answer kept, too. `options` are those of `reply`."""
     total = count or source.size
     if total is None:
         raise InputError("the data has no end; say how many samples")
     kept, total = 0, min(total, source.size or total)
     for start in range(0, total, ROWS):
         samples = [source.sample(i) for i in range(start, min(start + ROWS, total))]
-        replies = model.reply_all([s.messages[:-1] for s in samples], ROWS, thoughts=True, **options)
-        for sample in _right(samples, replies):
-            out.write(json.dumps(sample.to_json()) + "\n")
-            kept += 1
+        asked = [list(s.messages[:-1]) for s in samples]
+        asked = ask_first(model, asked, first, ROWS, **options) if first else asked
+        replies = model.reply_all(asked, ROWS, thoughts=True, **options)
+        for sample, said, reply in zip(samples, asked, replies, strict=True):
+            if _right(sample, reply):
+                out.write(json.dumps(Sample((*said, reply), sample.about).to_json()) + "\n")
+                kept += 1
         told(min(start + ROWS, total), total)
     return kept, total
 
 
-def _right(samples: list[Sample], replies: list[Message]) -> Iterator[Sample]:
-    """Those whose answer, after thoughts, is the sample's"""
-    for sample, reply in zip(samples, replies, strict=True):
-        thoughts, answer = _parted(reply.text)
-        if thoughts and exact_match(answer, _parted(sample.messages[-1].text)[1]):
-            yield Sample((*sample.messages[:-1], reply), sample.about)
+def _right(sample: Sample, reply: Message) -> bool:
+    """Whether a reply's answer, after thoughts, is the sample's"""
+    thoughts, answer = _parted(reply.text)
+    return bool(thoughts) and exact_match(answer, _parted(sample.messages[-1].text)[1])
 
 
 def _parted(text: str) -> tuple[str, str]:

@@ -3,7 +3,7 @@ sentences such as "this is a dax wug.", can tell what they mean."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -83,10 +83,24 @@ class Lesson:
                 found += [self.example(*pair) for pair in pairs]
         return found[:count]
 
-    def more(self, count: int) -> list[Example]:
-        """Further examples, each drawn on its own, so that none can be told from those before it."""
-        pairs = [(c, s) for c in self.colours for s in self.shapes if (c, s) not in HELD_OUT]
+    def more(self, count: int, known: Sequence[Example] = ()) -> list[Example]:
+        """Further examples, each drawn on its own, so that none can be told from those before it; of the colours and
+        the shapes of those `known` alone, if there are any."""
+        things = [thing for example in known for thing in example.scene.objects]
+        colours = [c for c in self.colours if not things or c in {thing.colour for thing in things}]
+        shapes = [s for s in self.shapes if not things or s in {thing.shape for thing in things}]
+        pairs = [(c, s) for c in colours for s in shapes if (c, s) not in HELD_OUT]
         return [self.example(*pick(self.rng, pairs)) for _ in range(count)]
+
+
+def domain_sample(seed: int, pairs: Sequence[tuple[str, str]]) -> Sample:
+    """A picture of one object, of one of the `pairs` of colour and shape, and what it is called: on every background
+    by other words, so that only examples on the same one tell what they mean."""
+    scene = single_object_scene(seed, *pick(random_source("domain mix", seed), pairs))
+    named = dict(zip([*COLOURS, *SHAPES], shuffled(random_source("domain", scene.background), NEW_WORDS), strict=False))
+    (thing,) = scene.objects
+    example = Example(scene, (named[thing.colour], named[thing.shape]))
+    return Sample((user(Image(render(scene))), assistant(example.text)), {"words": example.words})
 
 
 def new_words_sample(seed: int, split: str = "train", *, mixed: bool = False, shown: bool = True) -> Sample:
@@ -95,17 +109,29 @@ def new_words_sample(seed: int, split: str = "train", *, mixed: bool = False, sh
     pictures' place, for a model of text alone to learn how the words follow from them."""
     renamed = pick(random_source("renamed", split, seed), RENAMED) if mixed else RENAMED[-1]
     lesson = Lesson(seed, split, renamed)
+    return _lesson_sample(lesson.shots(KINDS), [*lesson.more(ANSWERED - 1), lesson.query], shown)
+
+
+def few_words_sample(seed: int, split: str = "train") -> Sample:
+    """A lesson that begins with one to three examples, and then asks about what they have shown alone."""
+    lesson = Lesson(seed, split)
+    given = lesson.more(between(lesson.rng, 1, KINDS - 1))
+    return _lesson_sample(given, lesson.more(ANSWERED, given))
+
+
+def _lesson_sample(given: Sequence[Example], asked: Sequence[Example], shown: bool = True) -> Sample:
     messages: list[Message] = []
-    for i, example in enumerate([*lesson.shots(KINDS), *lesson.more(ANSWERED - 1), lesson.query]):
+    for i, example in enumerate((*given, *asked)):
         (thing,) = example.scene.objects
         seen = Image(render(example.scene)) if shown else f"{thing.colour} {thing.shape}. "
-        given = i < KINDS
-        messages += [user(seen, example.text + "<|endofchunk|>")] if given else [user(seen), assistant(example.text)]
+        told = i < len(given)
+        messages += [user(seen, example.text + "<|endofchunk|>")] if told else [user(seen), assistant(example.text)]
     return Sample(tuple(messages))
 
 
 SAMPLES: dict[str, Callable[[int], Sample]] = {
     "playground/new-words": new_words_sample,
+    "playground/new-words-few": few_words_sample,
     "playground/new-words-mixed": partial(new_words_sample, mixed=True),
     "playground/new-words-text": partial(new_words_sample, mixed=True, shown=False),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import TypeVar
 
@@ -16,22 +16,111 @@ T = TypeVar("T")
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven")
 Fits = Callable[[Item], bool]
 Count = Callable[[Box], int]
-Rule = Callable[[Sequence[int]], bool]
+Enough = Callable[[int], bool]
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """How many of something: in the words of a statement, in those of thoughts (`least 2`), the number that decides
+    whether a noun is plural, and whether a count is that."""
+
+    text: str
+    thought: str
+    n: int
+    enough: Enough
+
+
+def least(n: int, text: str = "") -> Quantity:
+    return Quantity(text, f"least {n}", n, lambda found: found >= n)
+
+
+def exactly(n: int, text: str = "") -> Quantity:
+    return Quantity(text, f"exactly {n}", n, lambda found: found == n)
+
+
+def most(n: int, text: str = "") -> Quantity:
+    return Quantity(text, f"most {n}", n, lambda found: found <= n)
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is counted in each box, and how many of it a box must have to be one that the statement speaks of."""
+
+    name: str
+    count: Count
+    wanted: Quantity | None = None
+
+    def thought(self, boxes: Boxes) -> str:
+        counts = (str(self.count(box)) for box in boxes)
+        return " ".join((*([self.wanted.thought] if self.wanted else []), self.name, *counts))
+
+
+def _all_together(counts: Sequence[int]) -> int:
+    return sum(counts)
+
+
+def alike(counts: Sequence[int]) -> int:
+    """How many are the same, of those that most are"""
+    return max(map(list(counts).count, counts))
 
 
 @dataclass(frozen=True)
 class Statement:
-    """What is said, what it counts in each box, and when it is true."""
+    """What is said, and how it is judged. Its parts are counted in each box; where they say how many a box must have,
+    the boxes that have them all count. `total` makes one number of the three, and `wanted` says which are true."""
 
     text: str
-    count: Count
-    rule: Rule
+    parts: tuple[Part, ...]
+    wanted: Quantity
+    total: Callable[[Sequence[int]], int] = _all_together
 
     def counts(self, boxes: Boxes) -> list[int]:
-        return [self.count(box) for box in boxes]
+        if self.parts[0].wanted is None:
+            return [self.parts[0].count(box) for box in boxes]
+        return [int(all(p.wanted.enough(p.count(box)) for p in self.parts if p.wanted)) for box in boxes]
 
     def holds(self, boxes: Boxes) -> bool:
-        return self.rule(self.counts(boxes))
+        return self.wanted.enough(self.total(self.counts(boxes)))
+
+    def thought(self, boxes: Boxes) -> str:
+        """`least 2 black block 0 2 3, exactly 1 box 0 1 1 total 2`"""
+        counts = self.counts(boxes)
+        closing = [self.wanted.thought]
+        if self.parts[0].wanted:
+            closing += ["box", *map(str, counts)]
+        elif self.total is alike:
+            closing.append("same")
+        return ", ".join(
+            (*(p.thought(boxes) for p in self.parts), " ".join((*closing, "total", str(self.total(counts)))))
+        )
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a thing lies, in a statement and in thoughts, and whether an item does."""
+
+    text: str
+    thought: str
+    fits: Fits
+
+
+@dataclass(frozen=True)
+class Filter:
+    """A kind of thing: its name and place in a statement, its name in thoughts, and whether an item is one."""
+
+    noun: str
+    place: str
+    name: str
+    fits: Fits
+
+    def text(self, n: int) -> str:
+        return f"{self.noun}{'' if n == 1 else 's'} {self.place}".strip()
+
+    def count(self, box: Box) -> int:
+        return sum(map(self.fits, box))
+
+    def part(self, wanted: Quantity | None = None) -> Part:
+        return Part(self.name, self.count, wanted)
 
 
 class Speaker:
@@ -50,65 +139,60 @@ class Speaker:
     def number(self, n: int) -> str:
         return self.pick(NUMBERS[n], NUMBERS[n], str(n))
 
-    def how_many(self, most: int, none: bool = True) -> tuple[str, int, Callable[[int], bool]]:
-        """`at least two`; the number that decides whether a noun is plural; and whether a count is that"""
-        n = self.pick(1, 1, *range(1, most + 1))
+    def how_many(self, largest: int, none: bool = True) -> Quantity:
+        """`at least two`"""
+        n = self.pick(1, 1, *range(1, largest + 1))
         kind = self.pick("some", "some", "exactly", "least", *(("no", "most") if none else ()))
         if kind == "no":
-            return "no", 1, lambda found: found == 0
+            return replace(exactly(0, "no"), n=1)
         if kind == "most":
-            return self.say(f"at most {self.number(n)}"), n, lambda found: found <= n
+            return most(n, self.say(f"at most {self.number(n)}"))
         if kind == "exactly":
-            return self.say(f"{{exactly|exactly|only}} {self.number(n)}"), n, lambda found: found == n
+            return exactly(n, self.say(f"{{exactly|exactly|only}} {self.number(n)}"))
         if kind == "least":
-            said = (
-                f"{{at least|at least|atleast}} {self.number(n)}" if n > 1 or self.pick(True, False) else "at least a"
-            )
-            return self.say(said), n, lambda found: found >= n
-        return self.number(n) if n > 1 else self.say("{a|a|a|one|1}"), n, lambda found: found >= n
+            plain = n > 1 or self.pick(True, False)
+            return least(n, self.say(f"{{at least|at least|atleast}} {self.number(n)}") if plain else "at least a")
+        return least(n, self.number(n) if n > 1 else self.say("{a|a|a|one|1}"))
 
-    def filter(self, touching: bool = True) -> tuple[Callable[[int], str], Fits]:
-        """A thing's name, by how many there are, and whether an item is one"""
+    def filter(self, touching: bool = True) -> Filter:
+        """A kind of thing"""
         colour, shape = self.pick("", *COLOURS, *COLOURS), self.pick("", *SHAPES)
         colour = colour or ("" if shape else self.pick(*COLOURS))
         size = self.pick("", "", "", "", "", "", *SIZES)
         other = self.pick("", "", *COLOURS) if colour and not self.pick(*range(8)) else ""
         noun = shape or self.say("{item|item|object}")
-        side, where = self.touching() if touching and self.pick(True, False) else ("", lambda _: True)
-        colours = {c for c in (colour, other) if c}
-        shown = " or ".join(sorted(colours))
-
-        def named(n: int) -> str:
-            return " ".join(filter(None, (size, shown, noun if n == 1 else f"{noun}s", side)))
+        where = self.touching() if touching and self.pick(True, False) else None
+        colours = sorted({c for c in (colour, other) if c})
 
         def fits(item: Item) -> bool:
             return (
                 (not colours or item.colour in colours)
                 and (not shape or item.shape == shape)
                 and (not size or item.size == size)
-                and where(item)
+                and (not where or where.fits(item))
             )
 
-        return named, fits
-
-    def touching(self) -> tuple[str, Fits]:
-        where = self.pick("any", "any", "any", "not", "base", "right", "corner")
-        verb = self.say("{touching|touching|closely touching}")
-        if where == "not":
-            return self.say(
-                "not touching {the edge|any edge|any edge|an edge|the wall|any side}"
-            ), lambda item: not item.sides
-        if where == "base":
-            return f"{verb} " + self.say("{the base|the bottom of a box|the bottom}"), lambda i: "bottom" in i.sides
-        if where == "right":
-            side = self.pick("right", "right", "right", "left")
-            return f"{verb} " + self.say(f"{side} wall{{ of a box|}}"), lambda i: side in i.sides
-        if where == "corner":
-            return f"{verb} " + self.say("{a corner|a corner|the corner|a box corner|a corner of a box}"), _in_corner
-        return f"{verb} " + self.say("{the edge|an edge|a edge|the wall|the wall|a wall|the side}"), lambda i: bool(
-            i.sides
+        return Filter(
+            " ".join(filter(None, (size, " or ".join(colours), noun))),
+            where.text if where else "",
+            " ".join(filter(None, (size, *colours, shape or "item", where.thought if where else ""))),
+            fits,
         )
 
-
-def _in_corner(item: Item) -> bool:
-    return len(item.sides) > 1
+    def touching(self) -> Place:
+        at = self.pick("any", "any", "any", "not", "base", "right", "corner")
+        verb = self.say("{touching|touching|touching|closely touching|that is touching}")
+        if at == "not":
+            text = "not touching {the edge|any edge|any edge|an edge|the wall|any side}"
+            return Place(self.say(text), "not edge", lambda item: not item.sides)
+        if at == "base":
+            text = "{the base|the bottom of a box|the bottom}"
+            return Place(f"{verb} {self.say(text)}", "bottom", lambda item: "bottom" in item.sides)
+        if at == "right":
+            side = self.pick("right", "right", "right", "left")
+            return Place(f"{verb} {self.say(side + ' wall{ of a box|}')}", side, lambda item: side in item.sides)
+        if at == "corner":
+            text = "{a corner|a corner|the corner|a box corner|a corner of a box}"
+            return Place(f"{verb} {self.say(text)}", "corner", lambda item: len(item.sides) > 1)
+        text = "{the edge|an edge|a edge|the wall|the wall|a wall|the side}"
+        return Place(f"{verb} {self.say(text)}", "edge", lambda item: bool(item.sides))

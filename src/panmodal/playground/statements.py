@@ -1,13 +1,13 @@
 """Statements about three boxes that are true or false, in the manner of NLVR (Suhr et al., 2017), as samples.
 
-What a statement says is a count for each box (things that fit, or whether the box does) and a rule for the three
-counts; so that thoughts about it are what lies in the boxes, and the counts.
+What a statement says is told by counts of what lies in each box, and by what they must be; thoughts about it are these.
 """
 
 from __future__ import annotations
 
 from random import Random
 
+from panmodal.data.nlvr import LOOK, QUESTION
 from panmodal.data.sample import Image, Sample, assistant, user
 from panmodal.data.tokens import THINKING
 from panmodal.playground.box_world import Boxes, described, description, is_tower, make_boxes, picture
@@ -16,8 +16,7 @@ from panmodal.playground.speaker import Speaker, Statement
 from panmodal.playground.speech import conversation
 from panmodal.playground.world import pick, random_source
 
-QUESTION = "True or false?"
-SHOWN, TOLD = 2, 12  # statements about boxes that are shown, and that are told
+SHOWN, TOLD = 1, 8  # statements about boxes that are shown, and that are told
 
 
 def statements(boxes: Boxes, rng: Random, count: int) -> list[Statement]:
@@ -38,18 +37,21 @@ def box_sample(seed: int, split: str = "train") -> Sample:
 
 
 def statement_sample(seed: int, split: str = "train", shown: bool = True) -> Sample:
-    """Statements, whether they are true, and the thoughts that tell it: at first what lies in the boxes, of which each
-    has its picture; where they are not shown, the boxes are told."""
+    """What lies in the boxes, of which each has its picture; then statements, whether they are true, and the thoughts
+    that tell it. Where they are not shown, the boxes are told."""
     rng = random_source("statements", split, seed)
     boxes = make_boxes(seed, split)
     said = statements(boxes, rng, SHOWN if shown else TOLD)
-    asked = [f"{s.text}{pick(rng, ('.', '.', ''))} {QUESTION}" for s in said]
-    told, opening, closing = description(boxes), *THINKING
-    counted = [" ".join(map(str, s.counts(boxes))) for s in said]
+    asked = [_written(s.text, rng) for s in said]
+    answers = [f"{s.thought(boxes)}".join(THINKING) + str(s.holds(boxes)).lower() for s in said]
+    turns = list(zip(asked, answers, strict=True))
     if shown:
-        counted[0] = f"{told}. {counted[0]}"
-    else:
-        asked[0] = f"{told}. {asked[0]}" if pick(rng, (True, False)) else f"{asked[0]} {told}"
-    answers = [f"{opening}{n}{closing}{str(s.holds(boxes)).lower()}" for n, s in zip(counted, said, strict=True)]
-    pictures: list[Image | str] = [Image(picture(box)) for box in boxes] if shown else []
-    return conversation(pictures, list(zip(asked, answers, strict=True)))
+        return conversation([Image(picture(box)) for box in boxes], [(LOOK, description(boxes)), *turns])
+    turns[0] = (f"{description(boxes)}. {asked[0]}", answers[0])
+    return conversation([], turns)
+
+
+def _written(text: str, rng: Random) -> str:
+    """As in NLVR: some sentences lack their full stop, and some of those that begin with an A that."""
+    text = text.removeprefix("a") if rng.random() < 0.25 else text
+    return f"{text.strip()}{pick(rng, ('.', '.', ''))} {QUESTION}"

@@ -1,0 +1,1 @@
+"""Prompting: how a model is asked, beyond the question itself."""
