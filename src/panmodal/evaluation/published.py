@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from panmodal.data.nlvr import nlvr as open_split
 from panmodal.evaluation.metrics import share
-from panmodal.families import Chat
+from panmodal.families import Conversational
 
 if TYPE_CHECKING:
     from panmodal.evaluation.tasks import Asked
@@ -18,7 +18,7 @@ ROWS = 32  # answered at a time
 VERDICTS = {"true": True, "yes": True, "false": False, "no": False}
 
 
-def nlvr(model: Chat[Any], asked: Asked) -> tuple[int, dict[str, Any]]:
+def nlvr(model: Conversational, asked: Asked) -> tuple[int, dict[str, Any]]:
     """Whether sentences are true of pictures (NLVR, Suhr et al., 2017). `accuracy` counts each of a sentence's six
     pictures, as the official evaluation does; `consistency` the sentences with all their pictures right. An answer
     that is neither true nor false is wrong, and counted in `unparsed`. `majority` is what one answer to all reaches."""

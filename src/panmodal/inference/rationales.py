@@ -12,14 +12,14 @@ from panmodal.data.sample import Message, Sample
 from panmodal.data.tokens import THINKING
 from panmodal.errors import InputError
 from panmodal.evaluation.metrics import exact_match
-from panmodal.families import Chat
+from panmodal.families import Conversational
 
 ROWS = 32  # answered at a time
 THOUGHTS = re.compile("(.*{}.*{})(.*)".format(*map(re.escape, THINKING)), re.DOTALL)
 
 
 def rationales(
-    model: Chat[Any],
+    model: Conversational,
     source: Source,
     out: IO[str],
     count: int | None = None,
