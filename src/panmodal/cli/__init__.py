@@ -18,6 +18,7 @@ from panmodal.cli import (
     data,
     embed,
     evaluate,
+    judge,
     match,
     models,
     playground,
@@ -36,7 +37,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 VERBS = (ask, chat, caption, embed, classify, match, search, segment)
-for module in (*VERBS, train, evaluate, models, playground, bench):
+for module in (*VERBS, train, evaluate, judge, models, playground, bench):
     app.command(module.NAME, epilog=f"Example: `{module.EXAMPLE}`")(module.run)
 app.add_typer(data.app, epilog=f"Example: `{data.EXAMPLE}`")
 
