@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import shlex
+import shutil
 import sys
+from pathlib import Path
 
 import pytest
 from PIL import Image as Pil
@@ -103,6 +107,30 @@ def test_judge(command, server, bench, scene):
 def test_what_cannot_be_judged(command, server, bench, tmp_path):
     one_line_error(command(*bench, "--mode", "relativ"), "did you mean 'relative'")
     one_line_error(command(*bench, "gpt4.jsonl"), "two files of answers have one name")
-    one_line_error(command(*bench[:-1], "tiny/clip"), "tiny/clip is Contrastive, which does not stream")
     (tmp_path / "mine.jsonl").write_text("")
     one_line_error(command(*bench), "mine has no answer to question 1")
+
+
+def test_the_page_runs(command, server, scene, tmp_path, monkeypatch, capsys):
+    """All commands and all Python of docs/remote.md, as they stand there, but for the number of examples"""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "images").mkdir()
+    scene.rename(tmp_path / "images" / "scene.png")
+    shutil.copy(tmp_path / "images" / "scene.png", scene)
+    (tmp_path / "questions.jsonl").write_text('{"question_id": 1, "image": "scene.png", "text": "What?"}\n')
+    (tmp_path / "context.jsonl").write_text('{"image": "scene.png", "caption": "two circles"}\n')
+    for name in ("answers_gpt4", "yours"):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"question_id": 1, "text": name}) + "\n")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("How many?\n"))
+    page = (Path(__file__).parents[2] / "docs" / "remote.md").read_text().replace("--count 280", "--count 14")
+    streaming = lambda handler: (stream("5") if "stream" in handler.body else say("5"))(handler)  # noqa: E731
+    server.plan = [streaming]
+    blocks = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(compile(block, "remote.md", "exec"), {})
+    assert capsys.readouterr().out == "5\n5" and (tmp_path / "mine.jsonl").read_text().count("\n") == 1
+    lines = re.findall(r"^    panmodal (.*)$", page, re.MULTILINE)
+    assert len(lines) == 6
+    for line in lines:
+        assert command(*shlex.split(line)).code == 0, line

@@ -26,7 +26,7 @@ class Handler(BaseHTTPRequestHandler):
         answer(self)
 
     def send(self, status: int, content: bytes, kind: str = "application/json", **headers: str) -> None:
-        self.send_response(status)
+        self.send_response_only(status)
         for name, value in {"Content-Type": kind, "Content-Length": str(len(content)), **headers}.items():
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()

@@ -7,10 +7,9 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -156,7 +155,7 @@ class Remote:
                 return
             except _Fault as fault:
                 if begun or tried == self.pace.tries or fault.wait > LONGEST_WAIT:
-                    times = "" if begun else f" (tried {tried} times)" if tried > 1 else ""
+                    times = f" (tried {tried} times)" if tried > 1 and not begun else ""
                     wait = f"; it asks to wait {fault.wait:.0f} seconds" if fault.wait > LONGEST_WAIT else ""
                     raise RemoteError(f"{self._told(fault)}{times}{wait}; try again later") from None
                 pause = min(2.0 ** (tried - 1), LONGEST_PAUSE) * random.uniform(0.5, 1.0)
@@ -212,7 +211,7 @@ class Remote:
         except ValueError:
             answer = None
         if not isinstance(answer, dict):
-            raise RemoteError(self._told(f"an answer that is no JSON object, {content[:80]!r}; check the base_url"))
+            raise RemoteError(self._told(f"an answer that is no JSON object; check the base_url: {content!r}"))
         return answer
 
     def _text(self, answer: dict[str, Any], where: str) -> tuple[str, bool]:
@@ -224,7 +223,7 @@ class Remote:
         except (KeyError, IndexError, TypeError, AttributeError):
             text = None
         if not isinstance(text, str):
-            raise RemoteError(self._told(f"an answer without choices[0].{where}.content: {str(answer)[:80]}"))
+            raise RemoteError(self._told(f"an answer without choices[0].{where}.content: {answer}"))
         return text, ended
 
     def _refusal(self, response: httpx2.Response) -> Exception:
@@ -236,7 +235,7 @@ class Remote:
             answer = content.decode(errors="replace")
         told = f"{status} {response.reason_phrase}: {_reason(answer)}"
         if (status in (408, 409, 429) or status >= 500) and "insufficient_quota" not in str(answer):
-            return _Fault(told, _wait(response.headers.get("retry-after", "")))
+            return _Fault(told, _wait(response.headers))
         if response.is_redirect:
             to = response.headers.get("location", "nowhere")
             return RemoteError(self._told(f"{told} It redirects to {to}; if you trust that, make it the base_url"))
@@ -245,9 +244,8 @@ class Remote:
 
     def _told(self, what: object) -> str:
         """One line without the key, whatever the server says"""
-        line = " ".join(str(what).split())
-        line = line.replace(self._key, "…") if self._key else line
-        shown = "".join(c for c in line if c.isprintable())
+        line = "".join(c for c in " ".join(str(what).split()) if c.isprintable())
+        shown = line.replace(self._key, "…") if self._key else line
         return f"{self.name} at {self.base_url}: {shown[:TOLD]}"
 
 
@@ -290,9 +288,8 @@ def _to_json(message: Message) -> dict[str, Any]:
 
 def _part(part: Part) -> dict[str, Any]:
     if isinstance(part, Image):
-        value = part.to_json()
-        value["image_url"]["url"] = part.data_url()
-        return value
+        detail = {} if part.detail == "auto" else {"detail": part.detail}
+        return {"type": "image_url", "image_url": {"url": part.data_url(), **detail}}
     if isinstance(part, Audio):
         return Audio(part.samples, part.rate).to_json()
     if isinstance(part, Text):
@@ -306,14 +303,15 @@ def _reason(answer: Any) -> str:
     return str(error.get("message", error) if isinstance(error, dict) else error)
 
 
-def _wait(after: str) -> float:
-    """Seconds to wait by a `Retry-After`, which is a number of them or a date; 0 if it is neither"""
+def _wait(headers: Mapping[str, str]) -> float:
+    """Seconds to wait by a `Retry-After`, which is a number of them, or a date by the server's clock; 0 without one"""
+    after = headers.get("retry-after", "")
     try:
         return max(0.0, float(after))
     except ValueError:
         pass
     try:
-        return max(0.0, (parsedate_to_datetime(after) - datetime.now(UTC)).total_seconds())
+        return (parsedate_to_datetime(after) - parsedate_to_datetime(headers.get("date", ""))).total_seconds()
     except (ValueError, TypeError):
         return 0.0
 
