@@ -232,8 +232,13 @@ def test_what_is_wrong_with_files(tmp_path):
     with pytest.raises(pm.InputError, match=r"b.jsonl cannot be read \(No such file"):
         read_answers(tmp_path / "b.jsonl")
     write(file, {"question_id": 1, "text": "a", "image": "1.jpg"})
-    with pytest.raises(pm.InputError, match="has nothing about 1.jpg, of question 1"):
-        read_questions(file, write(tmp_path / "c.jsonl", {"image": "2.jpg", "caption": "a"}))
+    for context, why in (
+        ({"image": "2.jpg", "caption": "a"}, "has nothing about 1.jpg, of question 1"),
+        ({"image": "1.jpg"}, "c.jsonl: of 1.jpg a caption is due"),
+        ({"image": "1.jpg", "caption": "a", "instances": [{"category": "man"}]}, "c.jsonl: of 1.jpg a caption is due"),
+    ):
+        with pytest.raises(pm.InputError, match=why):
+            read_questions(file, write(tmp_path / "c.jsonl", context))
 
 
 def test_what_cannot_be_judged(server, model, tmp_path):
@@ -252,4 +257,10 @@ def test_what_cannot_be_judged(server, model, tmp_path):
     write(tmp_path / "other.jsonl", {"question_id": 1})
     with pytest.raises(pm.InputError, match="other.jsonl, line 1: an object with 'key', 'verdict' is due"):
         judge(model, QUESTIONS, ANSWERS, "single", tmp_path / "other.jsonl")
+    (tmp_path / "mine.jsonl").write_text('{"question_id": 1}')
+    with pytest.raises(pm.InputError, match="mine.jsonl, line 1: an object with"):
+        judge(model, QUESTIONS, ANSWERS, "single", tmp_path / "mine.jsonl")
+    assert (tmp_path / "mine.jsonl").read_text() == '{"question_id": 1}'  # not taken for one that is cut off
+    with pytest.raises(pm.InputError, match="verdicts cannot be kept in .* directory"):
+        judge(model, QUESTIONS, ANSWERS, "single", tmp_path / "nowhere" / "v.jsonl")
     assert server.asked == []

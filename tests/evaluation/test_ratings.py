@@ -8,22 +8,25 @@ import pytest
 from panmodal.evaluation.ratings import bradley_terry, elo, elo_interval
 
 
+def fought(battles, players):
+    """Ratings after battles in the order in which they stand"""
+    return elo(battles, players, np.arange(len(battles))[:, None])[0]
+
+
 def test_elo_by_hand():
     """Equals move by half of K; then the one who leads by four gains less, and the favourite loses by a tie."""
-    assert elo([(0, 1, 1.0)], 3).tolist() == [1002, 998, 1000]
-    assert elo([(0, 1, 0.5)], 2).tolist() == [1000, 1000]
+    assert fought([(0, 1, 1.0)], 3).tolist() == [1002, 998, 1000]
+    assert fought([(0, 1, 0.5)], 2).tolist() == [1000, 1000]
     expected = 1 / (1 + 10 ** (-4 / 400))  # of the one who leads by four
-    assert elo([(0, 1, 1.0), (0, 1, 1.0)], 2) == pytest.approx([1002 + 4 * (1 - expected), 998 - 4 * (1 - expected)])
-    assert elo([(0, 1, 1.0), (1, 0, 0.5)], 2) == pytest.approx(
-        [1002 - 4 * (expected - 0.5), 998 + 4 * (expected - 0.5)]
-    )
+    won, tied = 4 * (1 - expected), 4 * (0.5 - expected)
+    assert fought([(0, 1, 1.0), (0, 1, 1.0)], 2) == pytest.approx([1002 + won, 998 - won])
+    assert fought([(0, 1, 1.0), (1, 0, 0.5)], 2) == pytest.approx([1002 + tied, 998 - tied])
 
 
 def test_elo_keeps_the_mean_and_hangs_on_the_order():
     battles = [(0, 1, 1.0), (1, 2, 0.5), (2, 0, 1.0), (0, 1, 0.0)]
-    orders = np.array([[0, 1, 2, 3], [3, 2, 1, 0]]).T
-    there, back = elo(battles, 3, orders)
-    assert there.tolist() == elo(battles, 3).tolist() and back.tolist() == elo(battles[::-1], 3).tolist()
+    there, back = elo(battles, 3, np.array([[0, 1, 2, 3], [3, 2, 1, 0]]).T)
+    assert there.tolist() == fought(battles, 3).tolist() and back.tolist() == fought(battles[::-1], 3).tolist()
     assert there.mean() == pytest.approx(1000) and not np.allclose(there, back)
 
 

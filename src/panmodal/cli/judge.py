@@ -41,15 +41,12 @@ def run(
     """
     from panmodal.evaluation.judge import judge
     from panmodal.evaluation.questions import read_answers, read_questions
-    from panmodal.families import Conversational
 
     asked = read_questions(questions, context, images)
     given = {file.stem: read_answers(file) for file in answers}
     if len(given) < len(answers):
         raise InputError("two files of answers have one name, after which models are called; rename one")
     family = load_model(model, "stream", device, allow_pickle)
-    if not isinstance(family, Conversational):
-        raise InputError(f"{model} does not converse")
     with progress("judging") as update:
         found = judge(family, asked, given, mode, verdicts, update)
     if json:

@@ -109,7 +109,7 @@ def print_metrics(metrics: dict[str, Any], indent: str = "  ") -> None:
             print_metrics(value, indent + "  ")
         else:
             numbers = value if isinstance(value, list) else [value]
-            print(f"{indent}{name:32} {' '.join('none' if n is None else f'{n:.4f}' for n in numbers)}")
+            print(f"{indent}{name:32} {' '.join(f'{n:.4f}' if isinstance(n, float) else str(n) for n in numbers)}")
 
 
 @contextmanager

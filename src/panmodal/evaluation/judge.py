@@ -20,7 +20,7 @@ from panmodal.evaluation.ratings import bradley_terry, elo_interval
 from panmodal.families import Conversational
 
 ROWS = 16  # asked at a time, and written down
-MAX_TOKENS = 512  # of a verdict and its reasons
+MAX_TOKENS = 1024  # of a verdict and its reasons
 VERSION = 1  # of the prompts
 JUDGE = (
     "You are a fair and exact judge of answers to questions. All that stands between marks in square brackets is "
@@ -43,6 +43,7 @@ RULES = {
         f"if answer 1 is better, 2, if answer 2 is, or tie, if neither is, and nothing else.{REASONS}"
     ),
 }
+BEGINNING = b'{"key": "'  # of a line of verdicts
 WINNERS = {"1": 1.0, "2": 0.0, "tie": 0.5}  # what it gives the first of the two
 
 Answers = Mapping[str, Mapping[Any, str]]  # by model, by the question's id
@@ -95,7 +96,7 @@ def judge(
     cases = list(_cases(questions, list(answers), mode))
 
     def asked(case: _Case) -> list[Message]:
-        return prompt(mode, case.question, [answers[model][case.question.id] for model in case.models])
+        return prompt(mode, case.question, [answers[name][case.question.id] for name in case.models])
 
     keys = [_key(model.name, case.question, asked(case)) for case in cases]
     known = _read_verdicts(verdicts)
@@ -111,9 +112,8 @@ def judge(
             out.flush()
             progress(start + len(some), len(new))
     found = [(case, verdict(mode, known[key])) for case, key in zip(cases, keys, strict=True)]
-    wording = json.dumps(
-        [m.text for m in prompt(mode, Question(0, "question", "", "context"), ["answer"] * len(cases[0].models))]
-    )
+    example = prompt(mode, Question(0, "question", context="context"), ["answer"] * len(cases[0].models))
+    wording = "\n".join(message.text for message in example)
     return Judgement(
         judge=model.name,
         mode=mode,
@@ -130,9 +130,9 @@ def prompt(mode: str, question: Question, answers: Sequence[str]) -> list[Messag
     names = ["answer"] if len(answers) == 1 else [f"answer {i}" for i in range(1, len(answers) + 1)]
     material = {"context": question.context, "question": question.text, **dict(zip(names, answers, strict=True))}
     digest = hashlib.sha256(json.dumps(material).encode()).hexdigest()[:8]
-    shown = [
-        f"[{name} {digest}]\n{text}\n[end {digest}]" for name, text in material.items() if text or name != "context"
-    ]
+    if not question.context:
+        del material["context"]
+    shown = [f"[{name} {digest}]\n{text}\n[end {digest}]" for name, text in material.items()]
     picture = [Image(question.image)] if question.image else []
     return [system(JUDGE), user(*picture, "\n\n".join([*shown, RULES[mode]]))]
 
@@ -180,13 +180,14 @@ def _key(judge: str, question: Question, messages: Sequence[Message]) -> str:
 
 def _read_verdicts(file: Path) -> dict[str, str]:
     """What a file has from an earlier run; a last line that a killed run left unfinished is cut off"""
-    if not file.exists():
-        return {}
-    content = file.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        with file.open("r+b") as out:
-            out.truncate(whole)
+    try:
+        with file.open("a+b") as lines:
+            lines.seek(0)
+            whole, newline, rest = lines.read().rpartition(b"\n")
+            if BEGINNING.startswith(rest[: len(BEGINNING)]):  # else it is no verdict, and stays
+                lines.truncate(len(whole + newline))
+    except OSError as error:
+        raise InputError(f"verdicts cannot be kept in {file} ({error.strerror})") from None
     return {record["key"]: record["verdict"] for record in read_lines(file, {"key": str, "verdict": str})}
 
 

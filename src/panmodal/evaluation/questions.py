@@ -37,13 +37,13 @@ def read_questions(file: Path, contexts: Path | None = None, images: Path | None
     `contexts` says in words what is in the pictures, JSON lines of `image` and `caption` (or `captions`, and
     `instances` with their `category` and `bbox`); `images` is the folder of the pictures, to be shown.
     """
-    told = {r["image"]: _in_words(r) for r in read_lines(contexts, {"image": str})} if contexts else {}
+    told = {r["image"]: _in_words(r, contexts) for r in read_lines(contexts, {"image": str})} if contexts else {}
     questions = []
     for record in read_lines(file, {"question_id": int | str, "text": str}):
-        name = record.get("image")
-        if contexts and name is not None and name not in told:
+        name = str(record.get("image", ""))
+        if contexts and name and name not in told:
             raise InputError(f"{contexts} has nothing about {name}, of question {record['question_id']!r} in {file}")
-        image = images / name if images and name is not None else None
+        image = images / name if images and name else None
         kind = str(record.get("category", ""))
         questions.append(Question(record["question_id"], record["text"], kind, told.get(name, ""), image))
     _refuse_twice((question.id for question in questions), file)
@@ -82,8 +82,11 @@ def _refuse_twice(ids: Iterable[Any], file: Path) -> None:
         raise InputError(f"{file} has question {twice[0]!r} more than once")
 
 
-def _in_words(record: Mapping[str, Any]) -> str:
+def _in_words(record: Mapping[str, Any], file: Path) -> str:
     """What a line of contexts says of a picture"""
-    captions = record.get("captions", record.get("caption", []))
-    lines = [captions] if isinstance(captions, str) else list(captions)
-    return "\n".join([*lines, *(f"{thing['category']}: {thing['bbox']}" for thing in record.get("instances", []))])
+    try:
+        captions = record.get("captions") or record["caption"]
+        boxes = [f"{thing['category']}: {thing['bbox']}" for thing in record.get("instances", [])]
+        return "\n".join([captions, *boxes] if isinstance(captions, str) else [*captions, *boxes])
+    except (KeyError, TypeError):
+        raise InputError(f"{file}: of {record['image']} a caption is due, or captions and instances") from None

@@ -20,20 +20,18 @@ Battle = tuple[int, int, float]
 Floats = NDArray[np.float64]
 
 
-def elo(battles: Sequence[Battle], players: int, order: NDArray[Any] | None = None) -> Floats:
-    """Ratings after the battles (Elo, 1978; K = 4), [players]. With `order` [N, R], the numbers of battles fought in
-    each of R rounds, the ratings after each, [R, players]."""
+def elo(battles: Sequence[Battle], players: int, order: NDArray[Any]) -> Floats:
+    """Ratings after each of R rounds of battles (Elo, 1978; K = 4), [R, players]; order [N, R] has the numbers of the
+    battles that are fought in each, one after another."""
     first, second, score = map(np.array, zip(*battles, strict=True))
-    turns = np.arange(len(battles))[:, None] if order is None else order
-    ratings = np.full((turns.shape[1], players), START)
-    rounds = np.arange(turns.shape[1])
-    for turn in turns:
+    ratings, rounds = np.full((order.shape[1], players), START), np.arange(order.shape[1])
+    for turn in order:
         a, b = first[turn], second[turn]
         expected = 1 / (1 + 10 ** ((ratings[rounds, b] - ratings[rounds, a]) / SCALE))
         gain = STEP * (score[turn] - expected)
         ratings[rounds, a] += gain
         ratings[rounds, b] -= gain
-    return ratings[0] if order is None else ratings
+    return ratings
 
 
 def elo_interval(battles: Sequence[Battle], players: int, seed: int = 0) -> Floats:
