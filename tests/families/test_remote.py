@@ -280,7 +280,7 @@ def test_a_broken_stream(server, model, slept):
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (stream("Tw", end='data: {"error": {"message": "out of memory"}}\n\n', finish=None), "out of memory"),
+        (stream("Tw", end='data: {"error": {"message": "out of memory"}}\n\n', finish=None), "/v1: out of memory$"),
         (stream("Tw", end="data: {nothing\n\n", finish=None), "no JSON object; check the base_url: '{nothing'"),
         (raw(b"{}"), "text/event-stream"),
     ],

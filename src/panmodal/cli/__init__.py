@@ -30,7 +30,7 @@ from panmodal.errors import PanmodalError
 
 app = typer.Typer(
     name="panmodal",
-    help="Multimodal foundation models: ask, caption, embed, classify, match, search, segment, train, evaluate.",
+    help="Multimodal foundation models: ask, caption, embed, classify, match, search, segment, train, evaluate, judge.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
