@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from panmodal.data.media import IMU, Audio, Depth, Thermal, Video
     from panmodal.data.sample import Image, Message, Sample, Text, assistant, system, user
-    from panmodal.errors import CheckpointError, InputError, PanmodalError, TrainingError
+    from panmodal.errors import CheckpointError, InputError, PanmodalError, RemoteError, TrainingError
     from panmodal.evaluation import evaluate
     from panmodal.families import compose, flamingo, load, minigpt4
     from panmodal.training.run import run_recipe as train
@@ -29,7 +29,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "data.media": ("IMU", "Audio", "Depth", "Thermal", "Video"),
     "data.sample": ("Image", "Message", "Sample", "Text", "assistant", "system", "user"),
-    "errors": ("CheckpointError", "InputError", "PanmodalError", "TrainingError"),
+    "errors": ("CheckpointError", "InputError", "PanmodalError", "RemoteError", "TrainingError"),
     "evaluation": ("evaluate",),
     "families": ("compose", "flamingo", "load", "minigpt4"),
     "training.run": ("train",),
@@ -38,9 +38,9 @@ _WHERE = {name: home for home, names in _HOMES.items() for name in names}
 _CALLED = {"train": "run_recipe"}  # at home, where `train` is the loop within
 
 __all__ = [
-    "IMU", "Audio", "CheckpointError", "Depth", "Image", "InputError", "Message", "PanmodalError", "Sample", "Text",
-    "Thermal", "TrainingError", "Video", "assistant", "compose", "evaluate", "flamingo", "load", "minigpt4",
-    "system", "train", "user",
+    "IMU", "Audio", "CheckpointError", "Depth", "Image", "InputError", "Message", "PanmodalError", "RemoteError",
+    "Sample", "Text", "Thermal", "TrainingError", "Video", "assistant", "compose", "evaluate", "flamingo", "load",
+    "minigpt4", "system", "train", "user",
 ]  # fmt: skip
 
 

@@ -35,6 +35,10 @@ class TrainingError(PanmodalError):
     """A training run that cannot go on: too many bad samples, or a loss that is not finite."""
 
 
+class RemoteError(PanmodalError):
+    """A server that cannot be reached, refuses, or answers what cannot be used."""
+
+
 @contextmanager
 def at(place: str) -> Iterator[None]:
     """Puts the place of a sample (a file and a line) before the errors about it."""

@@ -35,6 +35,7 @@ COMMANDS = [
     "segment",
     "train",
     "eval",
+    "judge",
     "models",
     "playground",
     "bench",

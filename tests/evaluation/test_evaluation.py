@@ -185,6 +185,8 @@ def test_what_cannot_be_run():
         pm.evaluate(small("llava"), "playground/vq")
     with pytest.raises(pm.InputError, match="asks for a Contrastive model, and"):
         pm.evaluate(small("llava"), "playground/zero-shot")
+    with pytest.raises(pm.InputError, match="asks for a Conversational model, and"):
+        pm.evaluate(small("clip"), "playground/vqa")
     with pytest.raises(pm.InputError, match="unknown split 'dev'"):
         pm.evaluate(small("llava"), "playground/vqa", split="dev")
     with pytest.raises(pm.InputError, match="nlvr needs its data's folder"):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from panmodal.cli.shared import AllowPickle, Device, Json, load_model, model_option, print_json
-from panmodal.errors import InputError
+from panmodal.errors import InputError, PanmodalError
 
 if TYPE_CHECKING:
     from panmodal.data.sample import Image
@@ -44,6 +44,8 @@ def run(
 
     chat = load_model(model, "stream", device, allow_pickle)
     if quick:
+        if not chat.does("quicken"):
+            raise InputError(f"{model} is not quickened from here; leave out --quick")
         chat.quicken()
     terminal = sys.stdin.isatty() and not json
     if terminal:
@@ -77,7 +79,7 @@ def run(
                 waiting = []
                 if json:
                     print_json(said[-1].to_json())
-        except InputError as error:
+        except PanmodalError as error:
             if not terminal:
                 raise
             print(f"! {error}")

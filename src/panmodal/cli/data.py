@@ -102,12 +102,12 @@ def write_rationales(
     json: Json = False,
 ) -> None:
     """Write the samples that a model gets right, with its own thoughts before the answers, to be tuned on."""
-    from panmodal.families import Chat
+    from panmodal.families import Conversational
     from panmodal.inference.rationales import rationales
     from panmodal.training.run import open_source
 
     source, family = open_source(file), load_model(model, "model", device, allow_pickle)
-    if not isinstance(family, Chat):
+    if not isinstance(family, Conversational):
         raise InputError(f"{model} does not converse")
     with progress("thinking") as update, out.open("w", encoding="utf-8") as lines:
         kept, total = rationales(family, source, lines, count, update, first, max_tokens=max_tokens)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from panmodal.cli.shared import AllowPickle, Device, Json, load_model, print_json, progress
+from panmodal.cli.shared import AllowPickle, Device, Json, load_model, print_json, print_metrics, progress
 
 NAME = "eval"
 EXAMPLE = "panmodal eval tiny/chat playground/vqa --split held-out --json"
 
 
 def run(
-    model: Annotated[str, typer.Argument(help="A built-in model, a folder, or owner/name[@revision] on the hub.")],
+    model: Annotated[
+        str, typer.Argument(help="A built-in model, a folder, owner/name[@revision] on the hub, or openai:NAME.")
+    ],
     task: Annotated[
         str,
         typer.Argument(
@@ -62,13 +64,4 @@ def run(
         print_json(report.to_json())
         return
     print(f"{report.model} on {report.task}, split {report.split}, {report.examples} examples")
-    _print(report.metrics, "  ")
-
-
-def _print(metrics: dict[str, Any], indent: str) -> None:
-    for name, value in metrics.items():
-        if isinstance(value, dict):
-            print(f"{indent}{name}")
-            _print(value, indent + "  ")
-        else:
-            print(f"{indent}{name:32} {value:.4f}")
+    print_metrics(report.metrics)

@@ -34,7 +34,7 @@ Device = Annotated[str, typer.Option(help="Where to run: cpu, cuda, mps.")]
 def model_option(default: str) -> Any:
     """`--model` with a command's own default."""
     return typer.Option(
-        default, "--model", "-m", help="A built-in model, a folder, or owner/name[@revision] on the hub."
+        default, "--model", "-m", help="A built-in model, a folder, owner/name[@revision] on the hub, or openai:NAME."
     )
 
 
@@ -99,6 +99,17 @@ def lines(texts: Iterable[str]) -> list[str]:
 
 def print_json(content: Any) -> None:
     print(json.dumps(content, ensure_ascii=False), flush=True)
+
+
+def print_metrics(metrics: dict[str, Any], indent: str = "  ") -> None:
+    """Names and numbers for people; what is in one of them is indented."""
+    for name, value in metrics.items():
+        if isinstance(value, dict):
+            print(f"{indent}{name}")
+            print_metrics(value, indent + "  ")
+        else:
+            numbers = value if isinstance(value, list) else [value]
+            print(f"{indent}{name:32} {' '.join(f'{n:.4f}' if isinstance(n, float) else str(n) for n in numbers)}")
 
 
 @contextmanager

@@ -66,10 +66,11 @@ class Medium(ABC):
 
     def to_json(self) -> dict[str, Any]:
         """`{"type": "image_url", "image_url": {"url": …}}`, and so for each kind; what has no path is written out."""
-        url = self.name if isinstance(self.source, str | os.PathLike) else self._data_url()
+        url = self.name if isinstance(self.source, str | os.PathLike) else self.data_url()
         return {"type": f"{self.kind}_url", f"{self.kind}_url": {"url": url}}
 
-    def _data_url(self) -> str:
+    def data_url(self) -> str:
+        """The medium itself, written out as a URL."""
         kind, content = self._file()
         return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image as Pil
 from PIL import ImageOps, UnidentifiedImageError
+from PIL.ExifTags import Base
 from torch import Tensor
 
 from panmodal.errors import InputError
@@ -47,6 +48,16 @@ def decode(source: Picture, name: str = "picture") -> Pil.Image:
         return _to_rgb(ImageOps.exif_transpose(picture))
     except DAMAGED as error:
         raise InputError(f"{name} is a damaged or cut off picture ({error}); get a whole copy") from None
+
+
+def jpeg_as_seen(source: Picture) -> bytes | None:
+    """The bytes of a JPEG that `decode` neither turns nor makes RGB of; None of anything else."""
+    if not isinstance(source, str | os.PathLike | bytes):
+        return None
+    data = source if isinstance(source, bytes) else read_file(Path(source), MAX_BYTES)
+    picture = open_picture(data, "picture")
+    seen = picture.format == "JPEG" and picture.mode == "RGB" and picture.getexif().get(Base.Orientation, 1) == 1
+    return data if seen else None
 
 
 def open_picture(data: bytes, name: str) -> Pil.Image:

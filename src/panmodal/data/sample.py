@@ -82,6 +82,12 @@ class Image(Medium):
         return value
 
     def _file(self) -> tuple[str, bytes]:
+        """A JPEG as it is, for it would grow, if its pixels are those that are seen here; else PNG."""
+        from panmodal.data.pictures import jpeg_as_seen
+
+        self.check()
+        if (jpeg := jpeg_as_seen(self.source)) is not None:
+            return "image/jpeg", jpeg
         out = io.BytesIO()
         self.pixels.save(out, "PNG")
         return "image/png", out.getvalue()

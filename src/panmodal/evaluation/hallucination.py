@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from panmodal.data.sample import Image, user
 from panmodal.evaluation.metrics import chair_scores, says_yes, share, yes_no_scores
-from panmodal.families import Chat
+from panmodal.families import Conversational
 from panmodal.playground import is_description, make_scene, objects_named, render
 from panmodal.playground.hallucinations import polls
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 ROWS = 64  # answered at a time
 
 
-def pope(model: Chat[Any], asked: Asked) -> tuple[int, dict[str, Any]]:
+def pope(model: Conversational, asked: Asked) -> tuple[int, dict[str, Any]]:
     """Whether a thing is in the picture, half of the time it is (POPE, Li et al., 2023): by what is asked about when it
     is not, `random`, `popular` and `adversarial`, and the means of the three."""
     said: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
@@ -38,7 +38,7 @@ def pope(model: Chat[Any], asked: Asked) -> tuple[int, dict[str, Any]]:
     return done, {**means, "by_kind": kinds}
 
 
-def chair(model: Chat[Any], asked: Asked) -> tuple[int, dict[str, Any]]:
+def chair(model: Conversational, asked: Asked) -> tuple[int, dict[str, Any]]:
     """Things named in descriptions, by colour and shape, that are not there (CHAIR, Rohrbach et al., 2018); and
     `well_formed`, the share of descriptions that are sentences as the playground makes them, true or not."""
     told: list[str] = []

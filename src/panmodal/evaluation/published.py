@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from panmodal.data.nlvr import LOOK
 from panmodal.data.nlvr import nlvr as open_split
 from panmodal.evaluation.metrics import share
-from panmodal.families import Chat
+from panmodal.families import Conversational
 from panmodal.prompting.reasoning import ask_first
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ ROWS = 32  # answered at a time
 VERDICTS = {"true": True, "yes": True, "false": False, "no": False}
 
 
-def nlvr(model: Chat[Any], asked: Asked) -> tuple[int, dict[str, Any]]:
+def nlvr(model: Conversational, asked: Asked) -> tuple[int, dict[str, Any]]:
     """Whether sentences are true of pictures (NLVR, Suhr et al., 2017), of which the model first says what is in them.
     `accuracy` counts each of a sentence's six
     pictures, as the official evaluation does; `consistency` the sentences with all their pictures right. An answer

@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from panmodal.evaluation.metrics import last_words, share
-from panmodal.families import Chat, load
+from panmodal.families import Conversational, load
 from panmodal.playground import HELD_OUT, SEEN
 from panmodal.playground.new_words import domain_sample
 from panmodal.prompting.examples import LIKENESS, Examples, prompt
@@ -21,7 +21,7 @@ EMBEDDER = "tiny/clip"  # sees how much alike they are
 MAX_TOKENS = 16
 
 
-def domain_mix(model: Chat[Any], asked: Asked) -> tuple[int, dict[str, Any]]:
+def domain_mix(model: Conversational, asked: Asked) -> tuple[int, dict[str, Any]]:
     """What a picture is called, where each background has made-up words of its own for colours and shapes; both must be
     right. `shots`, 2 unless said, come from a store of pictures on all backgrounds, in whose words training's pairs of
     colour and shape are named. `shown` is how many of them there was room for."""

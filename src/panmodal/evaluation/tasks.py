@@ -21,7 +21,7 @@ from panmodal.evaluation.metrics import accuracy, exact_match, last_words, recal
 from panmodal.evaluation.published import nlvr
 from panmodal.evaluation.segmentation import segment
 from panmodal.evaluation.shots import domain_mix
-from panmodal.families import Binding, BlipHybrid, Chat, Contrastive, Family, Segmenter
+from panmodal.families import Binding, BlipHybrid, Contrastive, Conversational, Family, Segmenter
 from panmodal.playground import (
     HELD_OUT,
     KINDS,
@@ -73,7 +73,7 @@ class Asked:
 
 
 def evaluate(
-    model: Family[Any],
+    model: Family[Any] | Conversational,
     task: str,
     *,
     split: str = "test",
@@ -110,7 +110,7 @@ def evaluate(
     return Report(model.name, task, split, examples, metrics)
 
 
-def _vqa(model: Chat[Any], asked: Asked, kinds: Sequence[str] = tuple(KINDS)) -> tuple[int, dict[str, Any]]:
+def _vqa(model: Conversational, asked: Asked, kinds: Sequence[str] = tuple(KINDS)) -> tuple[int, dict[str, Any]]:
     """Exact match on questions about scenes, every one of `kinds` equally often.
 
     `question_only` is what one reaches who always gives a kind's most common answer.
@@ -138,7 +138,7 @@ def _vqa(model: Chat[Any], asked: Asked, kinds: Sequence[str] = tuple(KINDS)) ->
     return len(every), metrics
 
 
-def _new_words(model: Chat[Any], asked: Asked) -> tuple[int, dict[str, Any]]:
+def _new_words(model: Conversational, asked: Asked) -> tuple[int, dict[str, Any]]:
     """What a picture is called, by words that the examples in the prompt alone explain; both must be right.
 
     `text_only` is what one reaches who reads the examples' sentences and guesses among the pairs of their words that
@@ -227,15 +227,15 @@ def _zero_shot(model: Contrastive, asked: Asked) -> tuple[int, dict[str, Any]]:
     return len(target), {"accuracy": accuracy(torch.cat(scores), torch.tensor(target))}
 
 
-# name -> the families that it is for, the function, the usual number of examples, or 0 for all that there are
-TASKS: dict[str, tuple[tuple[type[Family[Any]], ...], Callable[[Any, Asked], tuple[int, dict[str, Any]]], int]] = {
-    "playground/vqa": ((Chat,), _vqa, 2800),
-    "playground/extremes": ((Chat,), partial(_vqa, kinds=("extreme",)), 500),
-    "playground/pope": ((Chat,), pope, 3000),
-    "playground/chair": ((Chat,), chair, 500),
-    "playground/new-words": ((Chat,), _new_words, 1000),
-    "playground/domain-mix": ((Chat,), domain_mix, 1000),
-    "nlvr": ((Chat,), nlvr, 0),
+# name -> the kinds of models that it is for, the function, the usual number of examples, or 0 for all that there are
+TASKS: dict[str, tuple[tuple[type[Any], ...], Callable[[Any, Asked], tuple[int, dict[str, Any]]], int]] = {
+    "playground/vqa": ((Conversational,), _vqa, 2800),
+    "playground/extremes": ((Conversational,), partial(_vqa, kinds=("extreme",)), 500),
+    "playground/pope": ((Conversational,), pope, 3000),
+    "playground/chair": ((Conversational,), chair, 500),
+    "playground/new-words": ((Conversational,), _new_words, 1000),
+    "playground/domain-mix": ((Conversational,), domain_mix, 1000),
+    "nlvr": ((Conversational,), nlvr, 0),
     "playground/retrieval": ((Contrastive, BlipHybrid), _retrieval, 2000),
     "playground/retrieval-pairs": ((Contrastive, BlipHybrid), partial(_retrieval, pairs=True), 2000),
     "playground/zero-shot": ((Contrastive,), _zero_shot, 2000),

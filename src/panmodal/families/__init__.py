@@ -21,12 +21,13 @@ from panmodal.families.base import Family
 from panmodal.families.blip import BlipHybrid
 from panmodal.families.blip2 import Blip2Chat, InstructBlipChat, bootstrap, minigpt4
 from panmodal.families.blip2_retrieval import Blip2Retrieval
-from panmodal.families.chat import Chat
+from panmodal.families.chat import Chat, Conversational
 from panmodal.families.clip import Contrastive
 from panmodal.families.flamingo import FlamingoChat, flamingo, llama_adapter
 from panmodal.families.imagebind import Binding
 from panmodal.families.language import LanguageChat
 from panmodal.families.llava import LlavaChat, llava
+from panmodal.families.remote import PREFIX, Pace, Remote
 from panmodal.families.sam import Segmenter
 from panmodal.families.towers import ImageTower, TextTower
 from panmodal.foreign import knows
@@ -81,8 +82,10 @@ def load(
     dtype: torch.dtype | None = None,
     allow_pickle: bool = False,
     adapter: str | os.PathLike[str] | None = None,
+    base_url: str | None = None,
 ) -> Any:
-    """Loads a model: built-in (`tiny/…`), a local folder, or `owner/name[@revision]` on the hub.
+    """Loads a model: built-in (`tiny/…`), a local folder, `owner/name[@revision]` on the hub, or `openai:NAME`, a
+    `Remote` behind the OpenAI chat protocol at `base_url`.
 
     What comes back is a family object: `.model` (tensors in, tensors out), `.processor`, and verbs.
     `dtype` is by default float32 on a CPU and the checkpoint's own elsewhere. Weights are read from
@@ -90,6 +93,12 @@ def load(
     adapters in PEFT's format to put on; where `name` is such a folder, the model is that which it names.
     Raises CheckpointError, naming what was found and what was expected.
     """
+    if (text := os.fspath(name)).startswith(PREFIX):
+        if (device, dtype, allow_pickle, adapter) != ("cpu", None, False, None):
+            raise InputError(f"{text} runs where its server is; leave out device, dtype, allow_pickle and adapter")
+        return Remote(text.removeprefix(PREFIX), base_url)
+    if base_url is not None:
+        raise InputError(f"a base_url is for models behind a server, as {PREFIX}{text}")
     folder = locate(name, allow_pickle)
     if adapter is None and (folder / ADAPTER).exists() and not (folder / "config.json").exists():
         name, adapter = base_of(folder), folder
@@ -162,12 +171,15 @@ __all__ = [
     "BlipHybrid",
     "Chat",
     "Contrastive",
+    "Conversational",
     "Family",
     "FlamingoChat",
     "ImageTower",
     "InstructBlipChat",
     "LanguageChat",
     "LlavaChat",
+    "Pace",
+    "Remote",
     "Segmenter",
     "TextTower",
     "bootstrap",

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,27 @@ M = TypeVar("M", bound=nn.Module)
 
 KEPT_PICTURES = 16  # or videos, of which the vectors are remembered
 Shown = tuple[Medium, Size]  # a picture or video, and the size by which it is cut into tiles
+
+
+@runtime_checkable
+class Conversational(Protocol):
+    """What answers conversations, here (`Chat`) or behind a server (`Remote`)."""
+
+    name: str
+
+    @property
+    def interleaved(self) -> bool:
+        """Whether it reads several pictures, each among its words, in one prompt."""
+
+    def reply(self, said: str | Message | Iterable[Message], *, thoughts: bool = False, **options: Any) -> Message: ...
+
+    def stream(
+        self, said: str | Message | Iterable[Message], *, thoughts: bool = False, **options: Any
+    ) -> Iterator[str]: ...
+
+    def reply_all(
+        self, conversations: Sequence[Iterable[Message]], rows: int = 16, *, thoughts: bool = False, **options: Any
+    ) -> list[Message]: ...
 
 
 class Chat(Family[M]):

@@ -12,7 +12,7 @@ from panmodal.data.sample import Message, Sample
 from panmodal.data.tokens import THINKING
 from panmodal.errors import InputError
 from panmodal.evaluation.metrics import exact_match
-from panmodal.families import Chat
+from panmodal.families import Conversational
 from panmodal.prompting.reasoning import ask_first
 
 ROWS = 32  # answered at a time
@@ -20,7 +20,7 @@ THOUGHTS = re.compile("(.*{}.*{})(.*)".format(*map(re.escape, THINKING)), re.DOT
 
 
 def rationales(
-    model: Chat[Any],
+    model: Conversational,
     source: Source,
     out: IO[str],
     count: int | None = None,

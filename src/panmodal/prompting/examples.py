@@ -17,7 +17,7 @@ from torch.nn.functional import normalize
 
 from panmodal.data.sample import Conversation, Image, Message, Sample, Text
 from panmodal.errors import InputError, suggest
-from panmodal.families import Chat, Family
+from panmodal.families import Chat, Conversational, Family
 
 LIKENESS = ("image", "text", "mixed")
 RETRIEVERS = ("random", "balanced", *LIKENESS)
@@ -130,15 +130,16 @@ class Examples:
 
 
 def prompt(
-    model: Chat[Any], examples: Sequence[Sample], query: Sequence[Message], max_tokens: int
+    model: Conversational, examples: Sequence[Sample], query: Sequence[Message], max_tokens: int
 ) -> tuple[Conversation, int]:
     """The examples and then the query, as one conversation, and how many of them are in it: whole ones, from the last,
-    as many as leave room in the context for `max_tokens`. A model that reads one picture at a time (not `interleaved`)
-    gets the texts of examples alone."""
+    as many as leave room in the context for `max_tokens`, where it is known. A model that reads one picture at a time
+    (not `interleaved`) gets the texts of examples alone."""
     turns = [list(sample.messages) if model.interleaved else _texts(sample.messages) for sample in examples]
-    context = model.language.context
-    while turns and context and len(model.processor.expand(_joined(turns, query), True).ids) + max_tokens > context:
-        turns.pop(0)
+    if isinstance(model, Chat):
+        room = model.language.context - max_tokens
+        while turns and len(model.processor.expand(_joined(turns, query), True).ids) > room:
+            turns.pop(0)
     return _joined(turns, query), len(turns)
 
 

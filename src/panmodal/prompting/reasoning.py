@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from panmodal.data.sample import Conversation, Text, user
-from panmodal.families import Chat
+from panmodal.families import Conversational
 
 
 def ask_first(
-    model: Chat[Any], conversations: Sequence[Conversation], question: str, rows: int = 16, **options: Any
+    model: Conversational, conversations: Sequence[Conversation], question: str, rows: int = 16, **options: Any
 ) -> list[Conversation]:
     """The conversations, in each of which the pictures of the last turn have been asked about first: a turn of them and
     `question`, the model's answer to it, and then the turn's own text, still to be answered (two stages, as in MM-CoT,
