@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +16,7 @@ from panmodal.errors import InputError
 if TYPE_CHECKING:
     from panmodal.data.media import Medium
     from panmodal.data.sample import Image
+    from panmodal.evaluation import Report
     from panmodal.inference.collection import Work
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line, for programs.")]
@@ -99,6 +100,28 @@ def lines(texts: Iterable[str]) -> list[str]:
 
 def print_json(content: Any) -> None:
     print(json.dumps(content, ensure_ascii=False), flush=True)
+
+
+def print_report(report: Report, json: bool) -> None:
+    """What `eval` and `score` print."""
+    if json:
+        print_json(report.to_json())
+        return
+    whose = f"{report.model} on " if report.model else ""
+    print(f"{whose}{report.task}, split {report.split}, {report.examples:,} examples")
+    _print_metrics(report.metrics, report.intervals, "  ")
+    if report.unparsed:
+        print(f"  {report.unparsed:,} answers could not be read, and count as wrong")
+
+
+def _print_metrics(metrics: dict[str, Any], intervals: Mapping[str, tuple[float, float]], indent: str) -> None:
+    for name, value in metrics.items():
+        if isinstance(value, dict):
+            print(f"{indent}{name}")
+            _print_metrics(value, {}, indent + "  ")
+        else:
+            low, high = intervals.get(name, (None, None))
+            print(f"{indent}{name:32} {value:.4f}" + (f"  [{low:.4f}, {high:.4f}]" if name in intervals else ""))
 
 
 @contextmanager

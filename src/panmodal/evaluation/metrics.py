@@ -7,8 +7,12 @@ from collections import Counter
 from collections.abc import Collection, Hashable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+Numbers = NDArray[np.float64]
 
 
 def normalised(answer: str) -> str:
@@ -53,14 +57,25 @@ def yes_no_scores(said: Sequence[bool], truth: Sequence[bool]) -> dict[str, floa
     """Whether each answer is yes, and should be; precision and recall are of yes (POPE, Li et al., 2023). A share of
     nothing is 0."""
     pairs = Counter(zip(said, truth, strict=True))
-    right, yes, there = pairs[True, True], sum(said), sum(truth)
+    found, right = pairs[True, True], pairs[True, True] + pairs[False, False]
+    counts = np.array([right, found, sum(said), sum(truth)]) / len(said)
+    return {name: float(value) for name, value in yes_no_rates(*counts).items()}
+
+
+def yes_no_rates(right: Numbers, found: Numbers, yes: Numbers, there: Numbers) -> dict[str, Numbers]:
+    """The same from shares of all questions: those answered right, rightly with yes, and with yes, and those to be
+    answered with yes. Numbers, or arrays of them"""
     return {
-        "accuracy": (right + pairs[False, False]) / len(said),
-        "precision": right / yes if yes else 0.0,
-        "recall": right / there if there else 0.0,
-        "f1": 2 * right / (yes + there) if yes + there else 0.0,
-        "yes_share": yes / len(said),
+        "accuracy": right,
+        "precision": _ratio(found, yes),
+        "recall": _ratio(found, there),
+        "f1": _ratio(2 * found, yes + there),
+        "yes_share": yes,
     }
+
+
+def _ratio(part: Numbers, whole: Numbers) -> Numbers:
+    return np.divide(part, whole, out=np.zeros_like(whole), where=whole != 0)
 
 
 def chair_scores(named: Sequence[Counter[Any]], there: Sequence[Collection[Hashable]]) -> dict[str, float]:
