@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from panmodal.evaluation.captioning import CocoCaptions, Flickr30k, NoCaps
 from panmodal.evaluation.multiple_choice import MmBench, Mmmu, ScienceQa, SeedBench
 from panmodal.evaluation.open_answers import DocVqa, Gqa, TextVqa, Vqa
 from panmodal.evaluation.task import Task
 from panmodal.evaluation.yes_no import HallusionBench, Mme, NlvrTask, Pope
 
 PUBLISHED: dict[str, Task] = {
+    "coco-captions": CocoCaptions(),
     "docvqa": DocVqa(),
+    "flickr30k": Flickr30k(),
     "gqa": Gqa(),
     "hallusionbench": HallusionBench(),
     "mmbench": MmBench(),
     "mme": Mme(),
     "mmmu": Mmmu(),
     "nlvr": NlvrTask(),
+    "nocaps": NoCaps(),
     "ok-vqa": Vqa(),
     "pope": Pope(),
     "scienceqa": ScienceQa(),
