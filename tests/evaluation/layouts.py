@@ -164,3 +164,56 @@ def mmmu(folder: Path) -> Path:
     (folder / "Math").mkdir(parents=True, exist_ok=True)
     write_table(pa.Table.from_pylist(rows), folder / "Math/validation-00000-of-00001.parquet")
     return folder
+
+
+def hallusion(folder: Path) -> Path:
+    """Two questions about a figure and its edited form, and one of them without any."""
+    record = {
+        "category": "VS",
+        "subcategory": "chart",
+        "visual_input": "1",
+        "set_id": "0",
+        "sample_note": "x",
+        "gt_answer_details": "x",
+    }
+
+    def ask(figure: int, question: int, label: int) -> dict[str, Any]:
+        file = f"./hallusion_bench/VS/chart/0_{figure}.png" if figure else None
+        return {
+            **record,
+            "figure_id": str(figure),
+            "question_id": str(question),
+            "question": f"Is it {question}?",
+            "gt_answer": str(label),
+            "filename": file,
+        }
+
+    records = [ask(0, 0, 1), ask(1, 0, 1), ask(2, 0, 0), ask(1, 1, 0), ask(2, 1, 1)]
+    return write(folder, {"HallusionBench.json": records, "hallusion_bench/VS/chart/0_1.png": picture()})
+
+
+def refcoco(folder: Path, name: str = "refcoco", authors: str = "unc") -> Path:
+    import pickle
+
+    ref = {"ref_id": 1, "ann_id": 11, "image_id": 5, "category_id": 1, "split": "val", "file_name": "x"}
+    refs = [
+        {
+            **ref,
+            "sentences": [
+                {"sent_id": 70 + i, "sent": text, "raw": text, "tokens": text.split()}
+                for i, text in enumerate(("left dog", "the dog"))
+            ],
+        }
+    ]
+    refs.append(
+        {**ref, "split": "testA", "sentences": [{"sent_id": 80, "sent": "cat", "raw": "cat", "tokens": ["cat"]}]}
+    )
+    instances = {
+        "images": [{"id": 5, "file_name": "COCO_train2014_000000000005.jpg", "width": 200, "height": 100}],
+        "annotations": [{"id": 11, "bbox": [20, 10, 100, 50], "image_id": 5}],
+        "categories": [],
+    }
+    return write(folder, {
+        f"{name}/refs({authors}).p": pickle.dumps(refs, protocol=2), f"{name}/instances.json": instances,
+        "images/mscoco/images/train2014/COCO_train2014_000000000005.jpg": picture(),
+    })  # fmt: skip

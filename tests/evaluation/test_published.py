@@ -258,3 +258,144 @@ def test_the_command(command, tmp_path):
     )
     result = command("score", "scienceqa", Path("none.jsonl"), "--data", tmp_path)
     assert result.code == 1 and result.err == "panmodal: there is no file none.jsonl\n"
+
+
+def test_gqa(tmp_path):
+    asked = {
+        "question": "What is red?",
+        "answer": "dog",
+        "imageId": "n1",
+        "types": {"structural": "query"},
+        "isBalanced": True,
+    }
+    questions = {"201": asked, "202": {**asked, "answer": "yes", "types": {"structural": "verify"}}}
+    write(tmp_path, {"questions/testdev_balanced_questions.json": questions, "images/n1.jpg": layouts.picture()})
+    metrics = reach(
+        "gqa",
+        tmp_path,
+        [{"questionId": "201", "prediction": "Dog."}, {"questionId": "202", "prediction": "no"}],
+        "a.json",
+    ).metrics
+    assert metrics == {"accuracy": 0.5, "query": 1, "verify": 0}
+    assert PUBLISHED["gqa"].examples(tmp_path, "testdev_balanced")[0].messages[0].images[0].pixels
+
+
+def test_docvqa(tmp_path):
+    record = {
+        "questionId": 337,
+        "question": "Which?",
+        "image": "documents/x_1.png",
+        "docId": 1,
+        "answers": ["Hello World", "hello"],
+    }
+    write(
+        tmp_path,
+        {"val_v1.0_withQT.json": {"dataset_name": "docvqa", "data": [record]}, "documents/x_1.png": layouts.picture()},
+    )
+    metrics = reach("docvqa", tmp_path, [{"questionId": 337, "answer": "hella"}], "a.json").metrics
+    assert metrics == {"anls": pytest.approx(0.8)}
+    assert PUBLISHED["docvqa"].examples(tmp_path, "val")[0].messages[0].images[0].pixels
+
+
+def test_hallusionbench(tmp_path):
+    layouts.hallusion(tmp_path)
+    records = json.loads((tmp_path / "HallusionBench.json").read_text())
+    said = ["I cannot tell", "Yes", "It is unclear", "No, it is not.", "yes"]
+    answers = [{**record, "model_prediction": text} for record, text in zip(records, said, strict=True)]
+    report = reach("hallusionbench", tmp_path, answers, "result.json")
+    assert (
+        report.metrics == {"accuracy": 0.8, "question_accuracy": 0.5, "figure_accuracy": 0.5} and report.unparsed == 2
+    )
+    first, second, *_ = PUBLISHED["hallusionbench"].examples(tmp_path, "test")
+    assert not first.messages[0].images and second.messages[0].images[0].pixels
+
+
+def test_mathvista(tmp_path):
+    record = {
+        "image": "images/1.jpg",
+        "unit": None,
+        "metadata": {"task": "figure question answering"},
+        "query": "Hint: x\nQuestion: y",
+    }
+    problems = {
+        "1": {
+            **record,
+            "question": "How long?",
+            "choices": ["3 cm", "4 cm"],
+            "answer": "4 cm",
+            "question_type": "multi_choice",
+            "answer_type": "text",
+            "precision": None,
+        },
+        "2": {
+            **record,
+            "question": "How many?",
+            "choices": None,
+            "answer": "7",
+            "question_type": "free_form",
+            "answer_type": "integer",
+            "precision": 1.0,
+        },
+    }
+    write(tmp_path, {"testmini.json": problems, "images/1.jpg": layouts.picture()})
+    official = {
+        key: {**one, "pid": key, "response": text}
+        for (key, one), text in zip(problems.items(), ("(B) 4 cm", "7 or 8"), strict=True)
+    }
+    report = reach("mathvista", tmp_path, official, "output.json")
+    assert report.metrics == {"accuracy": 0.5, "figure_question_answering": 0.5} and report.unparsed == 1
+    assert PUBLISHED["mathvista"].examples(tmp_path, "testmini")[0].messages[0].images[0].pixels
+
+
+@pytest.mark.parametrize(("name", "authors"), [("refcoco", "unc"), ("refcoco+", "unc"), ("refcocog", "umd")])
+def test_refcoco(name, authors, tmp_path):
+    layouts.refcoco(tmp_path, name, authors)
+    report = reach(name, tmp_path, llava({70: "[0.10, 0.10, 0.60, 0.60]", 71: "It is at (20, 10), (60, 60)."}))
+    assert report.metrics == {"accuracy": 0.5, "mean_iou": pytest.approx((1 + 0.4) / 2)} and report.unparsed == 0
+    assert reach(name, tmp_path, llava({70: "there", 71: "[20, 10, 120, 60]"})).unparsed == 1
+    (example, _) = PUBLISHED[name].examples(tmp_path / name, "val")
+    assert example.messages[0].text.endswith("describes: left dog")
+
+
+def test_a_pickle_that_names_code_is_not_read(tmp_path):
+    layouts.refcoco(tmp_path)
+    (tmp_path / "refcoco/refs(unc).p").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+    with pytest.raises(pm.InputError, match=r"names no os\.system"):
+        PUBLISHED["refcoco"].examples(tmp_path, "val")
+
+
+def test_imagenet(tmp_path):
+    write(
+        tmp_path,
+        {
+            f"val/{kind}/{kind}_{i}.JPEG": layouts.picture(90 * i)
+            for kind in ("n01440764", "n01443537")
+            for i in range(2)
+        },
+    )
+    with pytest.raises(pm.InputError, match="n01440764 has no name; put imagenet_class_index.json"):
+        PUBLISHED["imagenet"].examples(tmp_path, "val")
+    write(tmp_path, {"imagenet_class_index.json": {"0": ["n01440764", "tench"], "1": ["n01443537", "sea_bass"]}})
+    report = evaluate(small("clip"), "imagenet", data=tmp_path)
+    assert (
+        report.examples == 4
+        and report.metrics["top_5_accuracy"] == 1
+        and report.metrics["accuracy"] in (0.25, 0.5, 0.75)
+    )
+    said = {f"{kind}/{kind}_{i}": "tench\nsea bass" for kind in ("n01440764", "n01443537") for i in range(2)}
+    assert reach("imagenet", tmp_path, llava(said)).metrics == {"accuracy": 0.5, "top_5_accuracy": 1}
+
+
+def test_esc50(tmp_path):
+    rows = "filename,fold,target,category,esc10,src_file,take\n1-A.wav,1,0,dog,True,1,A\n2-A.wav,2,1,door_wood_knock,False,2,A\n"
+    sound = pm.Audio(__import__("numpy").zeros(16000, "float32"), 16000)._file()[1]
+    write(tmp_path, {"meta/esc50.csv": rows, "audio/1-A.wav": sound, "audio/2-A.wav": sound})
+    assert reach("esc50", tmp_path, llava({"1-A.wav": "dog", "2-A.wav": "dog"})).metrics["accuracy"] == 0.5
+    assert evaluate(small("imagebind"), "esc50", data=tmp_path, split="1").examples == 1
+    assert [one.id for one in PUBLISHED["esc50"].examples(tmp_path, "esc10")] == ["1-A.wav"]
+
+
+def test_every_benchmark_is_documented():
+    """The page on evaluation has a row for each."""
+    page = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text()
+    assert [name for name in PUBLISHED if f"| `{name}`" not in page] == []

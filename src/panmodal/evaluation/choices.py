@@ -62,6 +62,27 @@ def mmmu_open(answer: str, expected: str | Sequence[str]) -> bool:
     )
 
 
+def mathvista_answer(answer: str, choices: Sequence[str], form: str, precision: float | None) -> str | None:
+    """MathVista's rule: of options the text, by its letter in brackets or alone, or as it stands; else the number, of
+    what says several none, as integer or to `precision` digits; else a list as it stands."""
+    answer = answer.strip()
+    quoted = re.search(r'The answer is "(.*)"\.', answer)
+    answer = quoted[1] if quoted else answer
+    if choices:
+        letter = re.search(r"\(([A-Za-z])\)", answer)
+        told = dict(zip(LETTERS, choices, strict=False)).get(letter[1].upper() if letter else answer.rstrip("."))
+        return told or next((choice for choice in choices if choice.lower() == answer.rstrip(".").lower()), None)
+    if form == "list":
+        return answer
+    numbers = re.findall(r"-?\d+(?:\.\d+)?|-?\.\d+", answer.replace(",", ""))
+    if len(numbers) != 1:
+        return None
+    number = float(numbers[0])
+    if form == "integer":
+        return str(int(number))
+    return str(round(number, int(precision or 0))) if form == "float" else answer
+
+
 def _last(text: str, signs: Mapping[str, str]) -> str | None:
     """The key whose sign stands last in a text"""
     places = {key: text.rfind(sign) for key, sign in signs.items() if sign in text}

@@ -30,9 +30,43 @@ def recall_at(k: int, similarity: Tensor, fits: Tensor) -> Tensor:
     return fits.gather(1, best).any(dim=1)
 
 
+def ranks(similarity: Tensor, fits: Tensor) -> Tensor:
+    """For each query, the place of the most similar item that fits, from 1; of items as similar as it the last.
+    similarity, fits [Q, N] -> [Q]"""
+    best = similarity.masked_fill(~fits, -torch.inf).amax(dim=1, keepdim=True)
+    return 1 + ((similarity >= best) & ~fits).sum(dim=1)
+
+
+def retrieval_scores(similarity: Tensor, fits: Tensor) -> dict[str, float]:
+    """Of queries: recall at 1, 5 and 10, and the mean and median rank of the first item that fits. [Q, N]"""
+    places = ranks(similarity, fits).double()
+    recalls = {f"recall_at_{k}": float((places <= k).double().mean()) for k in (1, 5, 10)}
+    return {**recalls, "mean_rank": float(places.mean()), "median_rank": float(places.quantile(0.5))}
+
+
+def clip_score(images: Tensor, texts: Tensor) -> Tensor:
+    """CLIPScore (Hessel et al., 2021) of vectors at unit length [N, D], each text of its picture -> [N]: 2.5 times the
+    cosine, or 0. The authors put "A photo depicts" before a caption."""
+    return 2.5 * (images * texts).sum(dim=-1).clamp(min=0)
+
+
+def ref_clip_score(images: Tensor, texts: Tensor, references: Sequence[Tensor]) -> Tensor:
+    """RefCLIPScore: the harmonic mean of CLIPScore and the cosine of the nearest reference, or 0. references: for each
+    picture [R, D] -> [N]"""
+    near = torch.stack([(several @ text).max().clamp(min=0) for several, text in zip(references, texts, strict=True)])
+    score = clip_score(images, texts)
+    return torch.where(score + near > 0, 2 * score * near / (score + near).clamp(min=1e-12), 0.0)
+
+
 def accuracy(scores: Tensor, target: Tensor) -> float:
     """scores [N, classes], target [N] -> the share whose best class is the target"""
-    return float((scores.argmax(dim=1) == target).float().mean()) if len(target) else torch.nan
+    return top_k_accuracy(scores, target, 1)
+
+
+def top_k_accuracy(scores: Tensor, target: Tensor, k: int) -> float:
+    """scores [N, classes], target [N] -> the share whose target is among the k best classes"""
+    best = scores.topk(min(k, scores.shape[1]), dim=1).indices
+    return float((best == target[:, None]).any(dim=1).float().mean()) if len(target) else torch.nan
 
 
 def pearson(x: Tensor, y: Tensor) -> float:

@@ -13,9 +13,16 @@ from typing import Any
 from panmodal.data.sample import Image, Said
 from panmodal.errors import InputError, at
 from panmodal.evaluation.bootstrap import Score, named, tally
-from panmodal.evaluation.choices import LETTERS, mmbench_choice, mmmu_choice, mmmu_open, scienceqa_choice
+from panmodal.evaluation.choices import (
+    LETTERS,
+    mathvista_answer,
+    mmbench_choice,
+    mmmu_choice,
+    mmmu_open,
+    scienceqa_choice,
+)
 from panmodal.evaluation.layouts import fields, found, read_json, read_parquet, read_table, within
-from panmodal.evaluation.task import Answer, Example, Task
+from panmodal.evaluation.task import BRIEFLY, Answer, Example, Task
 
 SUBJECTS = {"natural science": "nat", "social science": "soc", "language science": "lan"}  # of ScienceQA
 DISCIPLINES = {  # of MMMU
@@ -183,11 +190,7 @@ class Mmmu(Task):
         key, question, kind, right = fields(row, place, "id", "question", "question_type", "answer")
         with at(f"{place}, {key}"):
             options = lettered(_listed(row.get("options") or "[]"))
-            text = (
-                asked(question, options)
-                if options
-                else f"{question}\nAnswer the question using a single word or phrase."
-            )
+            text = asked(question, options) if options else f"{question}\n{BRIEFLY}"
             pieces = re.split(r"<image (\d)>", text)  # text, number, text, …
             pictures = [row.get(f"image_{number}") for number in pieces[1::2]]
             if any(picture is None for picture in pictures):
@@ -229,6 +232,45 @@ class Mmmu(Task):
             subject = example.about["subject"]
             kinds = ("accuracy", DISCIPLINE[subject], named(subject))
             units.append({**dict.fromkeys(kinds, right), "unparsed": unread})
+        return tally(units)
+
+
+class MathVista(Task):
+    """Mathematics in pictures (Lu et al., 2024): `testmini.json`, `annot_testmini.json`, or Parquet as on the hub. An
+    answer is the option's letter in brackets or its text, or the only number there is; officially a language model
+    looks for it. Official answers: one object of records with `extraction` or `response`. Accuracies are also by
+    task."""
+
+    splits = ("testmini",)
+    fields = (("question_id", "text"), ("pid", "extraction"), ("pid", "response"))
+    max_tokens = 64
+
+    def examples(self, data: Path, split: str) -> list[Example]:
+        tables = sorted([*data.glob(f"data/{split}-*.parquet"), *data.glob(f"{split}-*.parquet")])
+        if tables:
+            records = {row["pid"]: row for row in read_parquet(tables)}
+        else:
+            names = (f"{split}.json", f"annot_{split}.json")
+            records = read_json(found(data, *(f"{folder}{name}" for folder in ("", "data/") for name in names)))
+        return [self._example(str(key), record, data) for key, record in records.items()]
+
+    def _example(self, key: str, record: Mapping[str, Any], data: Path) -> Example:
+        names = ("question", "image", "choices", "answer", "question_type", "answer_type", "precision")
+        question, image, choices, right, kind, form, precision = fields(record, f"{data}, {key}", *names)
+        shown = record.get("decoded_image")
+        picture = Image(shown["bytes"] if shown else within(data, "data") / image)
+        about = {"choices": choices if kind == "multi_choice" else [], "form": form, "precision": precision}
+        task = record.get("metadata", {}).get("task")
+        text = record.get("query") or (asked(question, lettered(choices)) if choices else f"{question}\n{BRIEFLY}")
+        return Example(key, (picture, text), str(right), {**about, "kinds": [named(task)] if task else []})
+
+    def score(self, examples: Sequence[Example], answers: Mapping[str, str]) -> Score:
+        units = []
+        for example in examples:
+            about = example.about
+            told = mathvista_answer(answers[example.id], about["choices"], about["form"], about["precision"])
+            right = dict.fromkeys(["accuracy", *about["kinds"]], told == example.truth)
+            units.append({**right, "unparsed": told is None})
         return tally(units)
 
 

@@ -11,8 +11,7 @@ from panmodal.data.sample import Image
 from panmodal.evaluation.bootstrap import Score, named, tally
 from panmodal.evaluation.layouts import fields, found, maybe, read_json, within
 from panmodal.evaluation.short_answers import anls, exact, textvqa_accuracy, vqa_accuracy
-from panmodal.evaluation.task import Answer, Example, Task, numbered
-from panmodal.evaluation.yes_no import BRIEFLY
+from panmodal.evaluation.task import BRIEFLY, Answer, Example, Task, numbered
 
 
 class OpenAnswers(Task):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from panmodal.evaluation.captioning import CocoCaptions, Flickr30k, NoCaps
-from panmodal.evaluation.multiple_choice import MmBench, Mmmu, ScienceQa, SeedBench
+from panmodal.evaluation.grounding import RefCoco
+from panmodal.evaluation.labelling import Esc50, ImageNet
+from panmodal.evaluation.multiple_choice import MathVista, MmBench, Mmmu, ScienceQa, SeedBench
 from panmodal.evaluation.open_answers import DocVqa, Gqa, TextVqa, Vqa
 from panmodal.evaluation.task import Task
 from panmodal.evaluation.yes_no import HallusionBench, Mme, NlvrTask, Pope
@@ -11,9 +13,12 @@ from panmodal.evaluation.yes_no import HallusionBench, Mme, NlvrTask, Pope
 PUBLISHED: dict[str, Task] = {
     "coco-captions": CocoCaptions(),
     "docvqa": DocVqa(),
+    "esc50": Esc50(),
     "flickr30k": Flickr30k(),
     "gqa": Gqa(),
     "hallusionbench": HallusionBench(),
+    "imagenet": ImageNet(),
+    "mathvista": MathVista(),
     "mmbench": MmBench(),
     "mme": Mme(),
     "mmmu": Mmmu(),
@@ -21,6 +26,9 @@ PUBLISHED: dict[str, Task] = {
     "nocaps": NoCaps(),
     "ok-vqa": Vqa(),
     "pope": Pope(),
+    "refcoco": RefCoco("refcoco", "unc", ("val", "testA", "testB", "train")),
+    "refcoco+": RefCoco("refcoco+", "unc", ("val", "testA", "testB", "train")),
+    "refcocog": RefCoco("refcocog", "umd", ("val", "test", "train")),
     "scienceqa": ScienceQa(),
     "seed-bench": SeedBench(),
     "textvqa": TextVqa(),

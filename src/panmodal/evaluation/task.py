@@ -21,6 +21,7 @@ from panmodal.evaluation.layouts import TABLES, read_records, read_table
 from panmodal.families import Chat, Family
 
 ROWS = 32  # answered at a time
+BRIEFLY = "Answer the question using a single word or phrase."  # as LLaVA asks for short answers
 Progress = Callable[[int, int], None]  # examples done, of how many
 
 
@@ -52,7 +53,7 @@ class Task(ABC):
     """A benchmark. Of `splits` the first is the usual one; `fields` are the pairs of names under which files of answers
     have a question's key and its answer, LLaVA's and the official ones."""
 
-    splits: ClassVar[tuple[str, ...]] = ("test",)
+    splits: tuple[str, ...] = ("test",)
     fields: ClassVar[tuple[tuple[str, str], ...]] = (("question_id", "text"), ("question_id", "answer"))
     kinds: ClassVar[tuple[type[Family[Any]], ...]] = (Chat,)
     max_tokens: ClassVar[int] = 16

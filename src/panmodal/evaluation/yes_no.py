@@ -20,9 +20,8 @@ from panmodal.errors import InputError, at
 from panmodal.evaluation.bootstrap import Means, Score, named, tally
 from panmodal.evaluation.layouts import fields, found, read_json, read_records, within
 from panmodal.evaluation.metrics import says_yes, yes_no_rates
-from panmodal.evaluation.task import Answer, Example, Task, numbered
+from panmodal.evaluation.task import BRIEFLY, Answer, Example, Task, numbered
 
-BRIEFLY = "Answer the question using a single word or phrase."
 VERDICTS = {"true": True, "yes": True, "false": False, "no": False}
 
 
