@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -395,7 +396,26 @@ def test_esc50(tmp_path):
     assert [one.id for one in PUBLISHED["esc50"].examples(tmp_path, "esc10")] == ["1-A.wav"]
 
 
+PAGE = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text()
+
+
 def test_every_benchmark_is_documented():
-    """The page on evaluation has a row for each."""
-    page = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text()
-    assert [name for name in PUBLISHED if f"| `{name}`" not in page] == []
+    named = {name for row in re.findall(r"^\| (`.*?) \|", PAGE, re.MULTILINE) for name in re.findall(r"`(.+?)`", row)}
+    assert named == set(PUBLISHED)
+
+
+def test_the_page_runs(command, tmp_path, monkeypatch, capsys):
+    """The commands and the code that the page shows, in a folder with the data that they name."""
+    layouts.scienceqa(tmp_path / "ScienceQA")
+    layouts.pope(tmp_path / "pope")
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, {"answers.jsonl": llava({"4": "B", "7": "A"})})
+    (code,) = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    exec(compile(code, "evaluation.md", "exec"), {})
+    assert capsys.readouterr().out == "1.0 (1.0, 1.0) 0\n"
+    said = {kind + n: "yes" for kind in (0, 10_000_000, 20_000_000) for n in (1, 2)}
+    write(tmp_path, {"answers.jsonl": llava(said)})
+    (shown,) = re.findall(r"^    panmodal (score .*)$", PAGE, re.MULTILINE)
+    told = json.loads(command(*shown.split(), "--json").out)
+    (printed,) = re.findall(r'^    (\{"task".*?\})$', PAGE, re.MULTILINE | re.DOTALL)
+    assert list(told) == list(json.loads(printed.replace(", …", "")))

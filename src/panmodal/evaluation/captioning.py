@@ -42,10 +42,8 @@ class CocoCaptions(Captions):
     def examples(self, data: Path, split: str) -> list[Example]:
         if split == "karpathy":
             return karpathy(found(data, "dataset_coco.json"), "test", data, "cocoid")
-        places = [f"{folder}captions_{split}*.json" for folder in ("annotations/", "")]
-        if split == "val":  # or a part of it, under a name of its own
-            places += ["annotations/captions_[!t]*.json", "captions_[!t]*.json"]
-        path = found(data, *places)
+        own = ("captions_[!t]*.json",) if split == "val" else ()  # a part of it, under a name of its own
+        path = found(data, f"annotations/captions_{split}*.json", f"captions_{split}*.json", *own)
         name = path.stem.removeprefix("captions_")
         return coco(path, within(data, name, f"images/{name}", "images"))
 
@@ -58,8 +56,8 @@ class Flickr30k(Captions):
 
     def examples(self, data: Path, split: str) -> list[Example]:
         if split != "all":
-            return karpathy(found(data, "dataset_flickr30k.json", "*/dataset_flickr30k.json"), split, data, "filename")
-        path = found(data, "results_20130124.token", "*/results_20130124.token")
+            return karpathy(found(data, "dataset_flickr30k.json"), split, data, "filename")
+        path = found(data, "results_20130124.token")
         folder = within(data, "flickr30k-images", "flickr30k_images")
         said: dict[str, list[str]] = defaultdict(list)
         with opened(path) as file:
@@ -82,7 +80,7 @@ class NoCaps(Captions):
 
     def examples(self, data: Path, split: str) -> list[Example]:
         name = "nocaps_val_4500_captions.json"
-        return coco(found(data, name, f"annotations/{name}"), within(data, "images", "val"))
+        return coco(found(data, name), within(data, "images", "val"))
 
     def score(self, examples: Sequence[Example], answers: Mapping[str, str]) -> Score:
         units = dict(zip((one.id for one in examples), self.units(examples, answers), strict=True))

@@ -87,7 +87,7 @@ class Esc50(Labels):
     splits = ("all", "esc10", "1", "2", "3", "4", "5")
 
     def examples(self, data: Path, split: str) -> list[Example]:
-        path = found(data, "meta/esc50.csv", "esc50.csv")
+        path = found(data, "esc50.csv")
         rows = [fields(row, path, "filename", "fold", "category", "esc10") for row in read_table(path)]
         if split == "esc10":
             rows = [row for row in rows if row[3] == "True"]

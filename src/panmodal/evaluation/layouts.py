@@ -17,8 +17,8 @@ TABLES = {".tsv": "\t", ".csv": ","}
 
 
 def found(data: Path, *places: str) -> Path:
-    """The first file or folder of those that a data set's parts go by: names or patterns, from its folder."""
-    for place in places:
+    """The first file of those that a data set's parts go by: names or patterns, in its folder or in one there."""
+    for place in (*places, *(f"*/{place}" for place in places)):
         there = sorted(data.glob(place))
         if len(there) > 1:
             names = ", ".join(str(one.relative_to(data)) for one in there[:6])
@@ -30,8 +30,9 @@ def found(data: Path, *places: str) -> Path:
 
 
 def maybe(data: Path, *places: str) -> Path | None:
-    """The first of some files, if there is one."""
-    return next((path for place in places for path in sorted(data.glob(place))), None)
+    """The first of some files, if there is one there."""
+    tried = (*places, *(f"*/{place}" for place in places))
+    return next((path for place in tried for path in sorted(data.glob(place))), None)
 
 
 def within(data: Path, *names: str) -> Path:

@@ -58,23 +58,20 @@ class ScienceQa(Task):
 
     def examples(self, data: Path, split: str) -> list[Example]:
         data = within(data, "data/scienceqa")
-        path = found(data, "problems.json")
+        path, splits = found(data, "problems.json"), found(data, "pid_splits.json")
         problems = read_json(path)
+        names = ("question", "choices", "answer", "image", "hint", "subject", "grade")
         examples = []
-        for key in fields(read_json(found(data, "pid_splits.json")), data / "pid_splits.json", split)[0]:
+        for key in fields(read_json(splits), splits, split)[0]:
             (problem,) = fields(problems, path, key)
-            question, choices, right, image = fields(
-                problem, f"{path}, {key}", "question", "choices", "answer", "image"
-            )
-            hint = problem.get("hint", "")
+            question, choices, right, image, hint, subject, grade = fields(problem, f"{path}, {key}", *names)
             shown: list[Said] = [Image(within(data, "images") / split / key / image)] if image else []
-            grade = int(re.sub(r"\D", "", problem.get("grade", "")) or 0)
-            kinds = [SUBJECTS.get(problem.get("subject", ""), ""), "g1_6" if grade <= 6 else "g7_12"]
             contexts = {"txt": hint, "img": image, "no": not hint and not image, "image_accuracy": image}
+            kinds = [SUBJECTS[subject], "g1_6" if int(grade.removeprefix("grade")) <= 6 else "g7_12"]
             kinds += [name for name, there in contexts.items() if there]
-            about = {"kinds": [kind for kind in kinds if kind]}
             parts = (*shown, asked(question, lettered(choices), hint))
-            examples.append(Example(key, parts, LETTERS[right], {**about, "letters": LETTERS[: len(choices)]}))
+            about = {"kinds": kinds, "letters": LETTERS[: len(choices)]}
+            examples.append(Example(key, parts, LETTERS[right], about))
         return examples
 
     def score(self, examples: Sequence[Example], answers: Mapping[str, str]) -> Score:
@@ -103,13 +100,14 @@ class MmBench(Task):
         pictures = {row.get("index"): row.get("image") or "" for row in rows}
         examples = []
         for row in rows:
-            key, question, right, picture = fields(row, path, "index", "question", "answer", "image")
+            key, question, right = fields(row, path, "index", "question", "answer")
             options = {letter: row[letter] for letter in LETTERS if row.get(letter) and row[letter] != "nan"}
             if right not in options:
                 raise InputError(f"{path}, index {key}: the answer is one of {', '.join(options)}, not {right!r}")
-            picture = pictures.get(picture, picture)  # another row's, by its index
+            shown = row.get("image") or ""
+            shown = pictures.get(shown, shown)  # another row's, by its index
             kinds = [named(row[name]) for name in ("l2-category", "category") if row.get(name)]
-            parts = (Image(b64decode(picture)), asked(question, options, row.get("hint") or ""))
+            parts = (Image(b64decode(shown)), asked(question, options, row.get("hint") or ""))
             examples.append(Example(str(key), parts, right, {"options": options, "kinds": kinds}))
         return examples
 
@@ -179,7 +177,7 @@ class Mmmu(Task):
         if tables:
             return [self._row(row, f"{data}, {split}") for row in read_parquet(tables)]
         name = "answer_dict_val.json"
-        path = found(data, f"*/{split}-*.parquet", name, f"mmmu/{name}", f"eval/{name}")
+        path = found(data, name)
         examples = []
         for key, told in read_json(path).items():
             kind, right = fields(told, f"{path}, {key}", "question_type", "ground_truth")
@@ -251,7 +249,7 @@ class MathVista(Task):
             records = {row["pid"]: row for row in read_parquet(tables)}
         else:
             names = (f"{split}.json", f"annot_{split}.json")
-            records = read_json(found(data, *(f"{folder}{name}" for folder in ("", "data/") for name in names)))
+            records = read_json(found(data, *names))
         return [self._example(str(key), record, data) for key, record in records.items()]
 
     def _example(self, key: str, record: Mapping[str, Any], data: Path) -> Example:

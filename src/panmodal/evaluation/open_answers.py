@@ -50,9 +50,9 @@ class Vqa(OpenAnswers):
 
     def examples(self, data: Path, split: str) -> list[Example]:
         name = f"{self.prefix}mscoco_{split}_annotations.json"
-        path = found(data, name, f"*/{name}")
+        path = found(data, name)
         name = f"{self.prefix}OpenEnded_mscoco_{split}_questions.json"
-        asked = _questions(maybe(data, name, f"*/{name}"))
+        asked = _questions(maybe(data, name))
         folder = within(data, split, f"images/{split}", f"Images/mscoco/{split}", f"coco/{split}")
         examples = []
         for note in fields(read_json(path), path, "annotations")[0]:
@@ -110,7 +110,7 @@ class Gqa(OpenAnswers):
 
     def examples(self, data: Path, split: str) -> list[Example]:
         name = f"{split}_questions.json"
-        path = found(data, name, f"questions/{name}", f"questions1.2/{name}")
+        path = found(data, name)
         folder = within(data, "images", "allImages/images")
         examples = []
         for key, told in read_json(path).items():
@@ -133,7 +133,7 @@ class DocVqa(OpenAnswers):
 
     def examples(self, data: Path, split: str) -> list[Example]:
         names = [f"{split}_v1.0{rest}.json" for rest in ("_withQT", "")]
-        path = found(data, *(f"{folder}{name}" for folder in ("", "spdocvqa_qas/", f"{split}/") for name in names))
+        path = found(data, *names)
         folder = within(data, split, "spdocvqa_images")
         examples = []
         for note in fields(read_json(path), path, "data")[0]:

@@ -80,7 +80,7 @@ def coco_precision(
         return dict.fromkeys((*PRECISIONS, *RECALLS), 0.0)
     results = []
     for one in found:
-        region = one.get("segmentation")
+        region: Any = one.get("segmentation")
         loose = isinstance(region, Mapping) and isinstance(region["counts"], list)  # as panmodal writes run lengths
         results.append({**one, "segmentation": mask.frPyObjects(region, *region["size"])} if loose else dict(one))
     with redirect_stdout(StringIO()):  # it tells of every step

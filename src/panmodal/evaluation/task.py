@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from panmodal.data.media import Medium
 from panmodal.data.sample import Message, Said, user
 from panmodal.errors import InputError
 from panmodal.evaluation.bootstrap import Score
@@ -82,7 +83,7 @@ class Task(ABC):
             (value,) = content.values()
             content = value if isinstance(value, list) else content
         if isinstance(content, Mapping) and not any(key in content for key, _ in self.fields):
-            content = [{"id": key, "text": one} if isinstance(one, str) else one for key, one in content.items()]
+            content = [one if isinstance(one, Mapping) else {"id": key, "text": one} for key, one in content.items()]
         records = content if isinstance(content, list) else [content]
         return [self.answer(record, f"{path}, answer {number}") for number, record in enumerate(records, 1)]
 
@@ -100,7 +101,10 @@ class Task(ABC):
         return [answer.id for answer in answers]
 
     def ask(self, model: Any, examples: Sequence[Example], progress: Progress) -> dict[str, str]:
-        """A model's answers."""
+        """A model's answers. Raises InputError for questions that are not known, which scoring can do without."""
+        mute = [one.id for one in examples if all(isinstance(part, Medium) for part in one.parts)]
+        if mute:
+            raise InputError(f"of {len(mute):,} questions it is not known what is asked, the first is {mute[0]!r}")
         told: dict[str, str] = {}
         for start in range(0, len(examples), ROWS):
             some = examples[start : start + ROWS]

@@ -54,7 +54,7 @@ class Pope(Task):
         pictures = within(data, "val2014", "images/val2014", "coco/val2014")
         for kind in self.KINDS if split == "all" else [split]:
             name = f"coco_pope_{kind}.json"
-            path = found(data, name, f"coco/{name}", f"output/coco/{name}")
+            path = found(data, name, f"output/coco/{name}")
             for line in read_records(path):
                 key, picture, asked, label = fields(line, path, "question_id", "image", "text", "label")
                 with at(f"{path}, question {key}"):
