@@ -7,8 +7,16 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
-ABBREVIATIONS = r"""mr|mrs|ms|dr|prof|rev|sen|gen|col|jr|sr|st|ave|blvd|rd|mt|inc|co|corp|ltd|bros|vs|etc|est|
-    no(?=\.\s*\d)|ft(?=\.\s+[a-z])|jan|feb|mar|apr|jun|jul|aug|sep|sept|oct|nov|dec|mon|tue|tues|wed|thu|thurs|fri"""
+# What keeps its full stop: always, with a capital, and before a number.
+ABBREVIATIONS = """
+    adj adm adv asst bldg brig bros capt cmdr col comdr cpl dr drs ens gen gov hon insp lt maj messrs mlle mme
+    mr mrs ms msgr pfc ph prof pvt rep reps rev rt sen sens sfc sgt sr jr st supt spc ala ariz calif colo conn
+    dak fla ga ind kans kan ky md mich minn mo mont neb nev okla penn tenn va vt wisc wis wyo inc cos co corp
+    ltd plc pty pte bancorp assn etc al seq ave blvd rd mt ft est vs alex wm jos cie fri thu mon tue wed jan feb mar apr
+    jun jul aug sep sept oct nov dec thurs tues dept univ tel ext cf pres treas esq sq mfg intl natl ct
+"""
+CAPITALS = "Ark Del Ill La Mass Miss Ore Pa Tex Wash"
+BEFORE_NUMBERS = "art ca fig figs no nos op pp"
 LETTER = r"[^\W\d_]"
 TOKEN = re.compile(
     rf"""
@@ -18,7 +26,9 @@ TOKEN = re.compile(
   | {LETTER}+?(?=n['’]t\b) | n['’]t\b
   | (?<=\w)['’](?:s|m|d|ll|ve|re)\b
   | o['’]clock\b | ma['’]am\b | ['’](?:em|n['’]?|\d\ds?)(?!\w) | [dlj]['’]{LETTER}{{2,}}
-  | (?:{LETTER}\.)+{LETTER}(?!\w)\.? | (?:{ABBREVIATIONS})\.(?!\w) | \b{LETTER}\.(?=\s+(?-i:[a-z\d]))
+  | (?:{LETTER}\.)+{LETTER}(?!\w)\.? | (?:{"|".join(ABBREVIATIONS.split())})\.(?!\w)
+  | (?-i:{"|".join(CAPITALS.split())})\.(?!\w) | (?:{"|".join(BEFORE_NUMBERS.split())})\.(?=\s*\d)
+  | \b{LETTER}\.(?=\s+(?-i:[a-z\d]))
   | {LETTER}+(?:\.{LETTER}+)+(?:/[\w-]+)*
   | \w+(?:[-/]\w+)+ | [-+]?\d+(?:[.,:]\d+)+ | [-+.]\d+
   | \w+ | [?!]+ | \.\.+ | --+ | \S
