@@ -107,6 +107,10 @@ TRAINING = {
         1 / 5,
     ),
 }
+# name -> what is scored, and the ratio aimed at
+SCORING = {
+    "cider": ("CIDEr of 5,000 pictures, five references each, from sentences; against pycocoevalcap with Java", 1 / 5),
+}
 
 
 def run(only: Sequence[str], rounds: int) -> list[dict[str, Any]]:
@@ -115,6 +119,7 @@ def run(only: Sequence[str], rounds: int) -> list[dict[str, Any]]:
         **dict.fromkeys(COMMANDS, _commands),
         **dict.fromkeys(MODELS, _models),
         **dict.fromkeys(TRAINING, _training),
+        **dict.fromkeys(SCORING, _scoring),
     }
     known = list(kinds)
     unknown = sorted(set(only) - set(known))
@@ -173,7 +178,7 @@ def _training(name: str, rounds: int) -> Iterator[Result]:
 
     with TemporaryDirectory() as folder:
         write(Path(folder))
-        found = [[_trained(side, folder) for side in TRAINING[name][1:3]] for _ in range(rounds)]
+        found = [[_alone("training", side, folder) for side in TRAINING[name][1:3]] for _ in range(rounds)]
     for ours, theirs in found if name == "train" else ():  # the same steps
         apart = max(abs(a - b) for a, b in zip(ours["losses"], theirs["losses"], strict=True))
         assert apart < 2e-3, f"losses are {apart} apart"
@@ -185,8 +190,19 @@ def _training(name: str, rounds: int) -> Iterator[Result]:
     yield Result(name, what, a, b, 0.0, ratio, aim, None, peaks, rounds)
 
 
-def _trained(side: str, folder: str) -> Any:
-    command = [sys.executable, "-m", "benchmarks.training", side, folder]
+def _scoring(name: str, rounds: int) -> Iterator[Result]:
+    found = [[_alone("captions", side) for side in ("ours", "peer")] for _ in range(rounds)]
+    assert all(abs(a["cider"] - b["cider"]) < 1e-9 for a, b in found), "the sides' figures differ"
+    a, b = (statistics.median(both[i]["s"] for both in found) for i in (0, 1))
+    ratio = statistics.median(ours["s"] / theirs["s"] for ours, theirs in found)
+    peaks = max(o["peak_mb"] for o, _ in found), max(t["peak_mb"] for _, t in found)
+    what, aim = SCORING[name]
+    yield Result(name, what, a, b, 0.0, ratio, aim, None, peaks, rounds)
+
+
+def _alone(module: str, *arguments: str) -> Any:
+    """What a side prints that runs in a process of its own"""
+    command = [sys.executable, "-m", f"benchmarks.{module}", *arguments]
     return json.loads(subprocess.run(command, check=True, capture_output=True, env=ENVIRONMENT).stdout.splitlines()[-1])
 
 
@@ -219,8 +235,8 @@ class _Side:
 
 HEAD = """# Results
 
-Written by `panmodal bench` on {cores} cores; the peer is transformers. Sides run in turn, each in a process of its own;
-seconds are medians. `ratio` is the median of the rounds' (ours - floor) / (peer - floor): below 1, ours is quicker.
+Written by `panmodal bench` on {cores} cores; the peer is transformers, or as a row says. Sides run in turn, each in a
+process of its own; seconds are medians. `ratio` is the median of the rounds' (ours - floor) / (peer - floor): below 1, ours is quicker.
 `ceiling` is the share that ours reaches of the machine's float32 product rate or, for further tokens, of its memory
 bandwidth; both are measured in the same run. Short copies of weights are float16, or, where the CPU multiplies it,
 bfloat16, and then first tokens are made from them, too (`quicken`). `MB` is the most memory that each side's process
@@ -244,6 +260,6 @@ def _write(results: Sequence[Result]) -> None:
         rows[r.what] = f"| {r.what} | {' | '.join(figures)} | {reached} | {share} | {peaks} | {r.rounds} |"
     known = [what for what, *_ in COMMANDS.values()]
     known += [what for measured in MODELS.values() for what, _ in measured.values()]
-    known += [what for what, *_ in TRAINING.values()]
+    known += [what for what, *_ in (*TRAINING.values(), *SCORING.values())]
     lines = [rows[what] for what in known if what in rows]
     RESULTS.write_text(HEAD.format(cores=os.cpu_count()) + "\n".join(lines) + "\n", encoding="utf-8")

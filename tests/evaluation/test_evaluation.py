@@ -23,8 +23,8 @@ from panmodal.evaluation.metrics import (
     says_yes,
     yes_no_scores,
 )
-from panmodal.evaluation.published import verdict
 from panmodal.evaluation.segmentation import centre, depths
+from panmodal.evaluation.yes_no import verdict
 from panmodal.families import BlipHybrid
 from panmodal.playground import KINDS, caption, crowded_scene, make_scene, masks, render
 from tests.data.test_readers import write_nlvr

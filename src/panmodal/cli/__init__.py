@@ -22,6 +22,7 @@ from panmodal.cli import (
     match,
     models,
     playground,
+    score,
     search,
     segment,
     train,
@@ -30,14 +31,14 @@ from panmodal.errors import PanmodalError
 
 app = typer.Typer(
     name="panmodal",
-    help="Multimodal foundation models: ask, caption, embed, classify, match, search, segment, train, evaluate, judge.",
+    help="Multimodal foundation models: ask, caption, embed, search, segment, train, evaluate, score, judge.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 VERBS = (ask, chat, caption, embed, classify, match, search, segment)
-for module in (*VERBS, train, evaluate, judge, models, playground, bench):
+for module in (*VERBS, train, evaluate, score, judge, models, playground, bench):
     app.command(module.NAME, epilog=f"Example: `{module.EXAMPLE}`")(module.run)
 app.add_typer(data.app, epilog=f"Example: `{data.EXAMPLE}`")
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from panmodal.cli.shared import AllowPickle, Device, Json, load_model, print_json, print_metrics, progress
+from panmodal.cli.shared import AllowPickle, Device, Json, load_model, print_report, progress
 
 NAME = "eval"
 EXAMPLE = "panmodal eval tiny/chat playground/vqa --split held-out --json"
@@ -20,14 +20,17 @@ def run(
     task: Annotated[
         str,
         typer.Argument(
-            help="playground/ and vqa, retrieval, zero-shot, match, caption, new-words, segment, …; or nlvr."
+            help="playground/ and vqa, retrieval, zero-shot, match, caption, new-words, segment, …; or a published "
+            "benchmark: mme, pope, textvqa, mmmu, …"
         ),
     ],
     split: Annotated[
-        str,
-        typer.Option(help="Of the playground test, or held-out: attribute pairs that training never showed."),
-    ] = "test",
-    data: Annotated[Path | None, typer.Option(help="The folder of a published data set, as nlvr.")] = None,
+        str | None,
+        typer.Option(
+            help="By default the usual one; of the playground test, or held-out: pairs that training never showed."
+        ),
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="The folder of a published benchmark's data.")] = None,
     count: Annotated[
         int | None, typer.Option(min=1, help="How many examples; by default the task's own number.")
     ] = None,
@@ -60,8 +63,4 @@ def run(
             data=data,
             progress=update,
         )
-    if json:
-        print_json(report.to_json())
-        return
-    print(f"{report.model} on {report.task}, split {report.split}, {report.examples} examples")
-    print_metrics(report.metrics)
+    print_report(report, json)

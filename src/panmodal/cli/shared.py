@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,6 +17,7 @@ from panmodal.errors import InputError
 if TYPE_CHECKING:
     from panmodal.data.media import Medium
     from panmodal.data.sample import Image
+    from panmodal.evaluation import Report
     from panmodal.inference.collection import Work
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line, for programs.")]
@@ -101,15 +103,31 @@ def print_json(content: Any) -> None:
     print(json.dumps(content, ensure_ascii=False), flush=True)
 
 
-def print_metrics(metrics: dict[str, Any], indent: str = "  ") -> None:
-    """Names and numbers for people; what is in one of them is indented."""
+def print_report(report: Report, json: bool) -> None:
+    """What `eval` and `score` print."""
+    if json:
+        print_json(report.to_json())
+        return
+    whose = f"{report.model} on " if report.model else ""
+    print(f"{whose}{report.task}, split {report.split}, {report.examples:,} examples")
+    print_metrics(report.metrics, report.intervals)
+    if report.unparsed:
+        print(f"  {report.unparsed:,} answers could not be read, and count as wrong")
+
+
+def print_metrics(
+    metrics: dict[str, Any], intervals: Mapping[str, tuple[float, float]] = MappingProxyType({}), indent: str = "  "
+) -> None:
+    """Names and numbers for people, with their intervals; what is in one of them is indented."""
     for name, value in metrics.items():
         if isinstance(value, dict):
             print(f"{indent}{name}")
-            print_metrics(value, indent + "  ")
+            print_metrics(value, indent=indent + "  ")
         else:
             numbers = value if isinstance(value, list) else [value]
-            print(f"{indent}{name:32} {' '.join(f'{n:.4f}' if isinstance(n, float) else str(n) for n in numbers)}")
+            shown = " ".join(f"{n:.4f}" if isinstance(n, float) else str(n) for n in numbers)
+            within = "  [{:.4f}, {:.4f}]".format(*intervals[name]) if name in intervals else ""
+            print(f"{indent}{name:32} {shown}{within}")
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Evaluation: tasks (what is asked, and how answers are scored) and their reports."""
 
-from panmodal.evaluation.tasks import TASKS, Report, evaluate
+from panmodal.evaluation.published import PUBLISHED
+from panmodal.evaluation.tasks import TASKS, Report, evaluate, score
 
-__all__ = ["TASKS", "Report", "evaluate"]
+__all__ = ["PUBLISHED", "TASKS", "Report", "evaluate", "score"]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import partial
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -18,9 +19,10 @@ from panmodal.evaluation import hybrid
 from panmodal.evaluation.binding import audio_image, audio_plus_image, audio_text
 from panmodal.evaluation.hallucination import chair, pope
 from panmodal.evaluation.metrics import accuracy, exact_match, last_words, recall_at, share
-from panmodal.evaluation.published import nlvr
+from panmodal.evaluation.published import PUBLISHED
 from panmodal.evaluation.segmentation import segment
 from panmodal.evaluation.shots import domain_mix
+from panmodal.evaluation.task import Example, Progress, Task, answered
 from panmodal.families import Binding, BlipHybrid, Contrastive, Conversational, Family, Segmenter
 from panmodal.playground import (
     HELD_OUT,
@@ -37,31 +39,32 @@ from panmodal.playground import (
 from panmodal.playground.new_words import Lesson
 from panmodal.playground.world import PAIRS, Scene, random_source, shuffled, single_object_scene
 
-Progress = Callable[[int, int], None]  # examples done, of how many
 PICTURES = ("own", "swapped", "none")
 ROWS = 16  # prompts of many pictures that are answered at a time
 
 
 @dataclass(frozen=True)
 class Report:
-    """The outcome of one task."""
+    """The outcome of one task: `model` is None where somebody's answers were scored. Of a published benchmark each
+    metric has the 95 % interval of a bootstrap over examples, and `unparsed` is how many answers could not be read."""
 
-    model: str
+    model: str | None
     task: str
     split: str
     examples: int
     metrics: dict[str, Any]
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    unparsed: int | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if value is not None and value != {}}
 
 
 @dataclass(frozen=True)
 class Asked:
     """How a task is to be run. `pictures` other than the question's "own" show what an answer owes to
     them: "swapped" for another scene's, or among the examples, or "none". `shots` is the number of examples in a
-    prompt, for tasks that have any; `retriever` says which (`Examples`). `data` is where a published data set lies, of
-    which all is asked unless there is a `count`."""
+    prompt, for tasks that have any; `retriever` says which (`Examples`)."""
 
     split: str
     count: int
@@ -69,14 +72,13 @@ class Asked:
     shots: int | None
     retriever: str
     progress: Progress
-    data: str = ""
 
 
 def evaluate(
     model: Family[Any] | Conversational,
     task: str,
     *,
-    split: str = "test",
+    split: str | None = None,
     count: int | None = None,
     pictures: str = "own",
     shots: int | None = None,
@@ -86,28 +88,88 @@ def evaluate(
 ) -> Report:
     """Runs a task on a model.
 
-    The playground's scenes of `test` and `held-out` are of seeds that training never uses; the others' splits are
-    those that the folder `data` has. `count` is how many examples, by default as many as the task's published figures
-    are for.
+    The playground's scenes of `test` and `held-out` are of seeds that training never uses. A published benchmark lies
+    in the folder `data`; each has a usual split. `count` is how many examples, by default as many as the task's
+    published figures are for.
     """
+    if task in PUBLISHED:
+        return _evaluate_published(model, task, split, count, data, progress)
     if task not in TASKS:
-        raise InputError(f"unknown task {task!r}{suggest(task, TASKS)}")
+        raise InputError(f"unknown task {task!r}{suggest(task, [*TASKS, *PUBLISHED])}")
     kinds, run, usual = TASKS[task]
-    if not isinstance(model, kinds):
-        wanted = " or ".join(kind.__name__ for kind in kinds)
-        raise InputError(f"{task} asks for a {wanted} model, and {model.name} is {type(model).__name__}")
-    published = not task.startswith("playground/")
-    if published != (data is not None):
-        raise InputError(f"{task} needs its data's folder: --data DIR" if published else f"{task} makes its own data")
-    if not published and split not in SPLITS:
+    _check_kind(model, task, kinds)
+    if data is not None:
+        raise InputError(f"{task} makes its own data")
+    split = split or "test"
+    if split not in SPLITS:
         raise InputError(f"unknown split {split!r}{suggest(split, SPLITS)}")
     if pictures not in PICTURES:
         raise InputError(f"unknown pictures {pictures!r}{suggest(pictures, PICTURES)}")
     if shots is not None and not 0 <= shots <= 64:
         raise InputError(f"shots is {shots}; it must lie between 0 and 64")
-    asked = Asked(split, count or usual, pictures, shots, retriever, progress, str(data or ""))
-    examples, metrics = run(model, asked)
+    examples, metrics = run(model, Asked(split, count or usual, pictures, shots, retriever, progress))
     return Report(model.name, task, split, examples, metrics)
+
+
+def score(
+    task: str,
+    predictions: str | os.PathLike[str],
+    data: str | os.PathLike[str],
+    *,
+    split: str | None = None,
+    partial: bool = False,
+) -> Report:
+    """What somebody's answers to a published benchmark reach, without a model: a file of answers in LLaVA's form or the
+    official one. Each question of the split must have an answer, unless `partial`."""
+    if task not in PUBLISHED:
+        raise InputError(f"unknown benchmark {task!r}{suggest(task, PUBLISHED)}")
+    benchmark, path = PUBLISHED[task], Path(predictions)
+    if not path.exists():
+        raise InputError(f"there is no file {path}")
+    split, examples = _examples(benchmark, task, split, data)
+    answers = benchmark.answers(path, examples)
+    return _report(None, task, split, benchmark, answered(examples, answers, partial), answers)
+
+
+def _evaluate_published(
+    model: Family[Any] | Conversational, task: str, split: str | None, count: int | None, data: Any, progress: Progress
+) -> Report:
+    benchmark = PUBLISHED[task]
+    _check_kind(model, task, benchmark.kinds)
+    if data is None:
+        raise InputError(f"{task} needs its data's folder: --data DIR")
+    split, examples = _examples(benchmark, task, split, data)
+    asked = examples[:count]
+    return _report(model.name, task, split, benchmark, asked, benchmark.ask(model, asked, progress))
+
+
+def _examples(
+    benchmark: Task, task: str, split: str | None, data: str | os.PathLike[str]
+) -> tuple[str, Sequence[Example]]:
+    split = split or benchmark.splits[0]
+    if split not in benchmark.splits and not benchmark.open_splits:
+        raise InputError(f"{task} has no split {split!r}{suggest(split, benchmark.splits)}")
+    if not Path(data).is_dir():
+        raise InputError(f"there is no folder {data}")
+    return split, benchmark.examples(Path(data), split)
+
+
+def _report(
+    model: str | None,
+    task: str,
+    split: str,
+    benchmark: Task,
+    examples: Sequence[Example],
+    answers: Mapping[str, str],
+) -> Report:
+    scored = benchmark.score(examples, answers)
+    return Report(model, task, split, len(examples), scored.metrics, scored.intervals, scored.unparsed)
+
+
+def _check_kind(model: Family[Any] | Conversational, task: str, kinds: Sequence[type[Any]]) -> None:
+    if not isinstance(model, tuple(kinds)):
+        wanted = " or ".join(kind.__name__ for kind in kinds)
+        raise InputError(f"{task} asks for a {wanted} model, and {model.name} is {type(model).__name__}")
 
 
 def _vqa(model: Conversational, asked: Asked, kinds: Sequence[str] = tuple(KINDS)) -> tuple[int, dict[str, Any]]:
@@ -227,7 +289,7 @@ def _zero_shot(model: Contrastive, asked: Asked) -> tuple[int, dict[str, Any]]:
     return len(target), {"accuracy": accuracy(torch.cat(scores), torch.tensor(target))}
 
 
-# name -> the kinds of models that it is for, the function, the usual number of examples, or 0 for all that there are
+# name -> the kinds of models that it is for, the function, the usual number of examples
 TASKS: dict[str, tuple[tuple[type[Any], ...], Callable[[Any, Asked], tuple[int, dict[str, Any]]], int]] = {
     "playground/vqa": ((Conversational,), _vqa, 2800),
     "playground/extremes": ((Conversational,), partial(_vqa, kinds=("extreme",)), 500),
@@ -235,7 +297,6 @@ TASKS: dict[str, tuple[tuple[type[Any], ...], Callable[[Any, Asked], tuple[int, 
     "playground/chair": ((Conversational,), chair, 500),
     "playground/new-words": ((Conversational,), _new_words, 1000),
     "playground/domain-mix": ((Conversational,), domain_mix, 1000),
-    "nlvr": ((Conversational,), nlvr, 0),
     "playground/retrieval": ((Contrastive, BlipHybrid), _retrieval, 2000),
     "playground/retrieval-pairs": ((Contrastive, BlipHybrid), partial(_retrieval, pairs=True), 2000),
     "playground/zero-shot": ((Contrastive,), _zero_shot, 2000),
