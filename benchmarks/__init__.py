@@ -236,7 +236,8 @@ class _Side:
 HEAD = """# Results
 
 Written by `panmodal bench` on {cores} cores; the peer is transformers, or as a row says. Sides run in turn, each in a
-process of its own; seconds are medians. `ratio` is the median of the rounds' (ours - floor) / (peer - floor): below 1, ours is quicker.
+process of its own; seconds are medians. `ratio` is the median of the rounds' (ours - floor) / (peer - floor): below 1,
+ours is quicker.
 `ceiling` is the share that ours reaches of the machine's float32 product rate or, for further tokens, of its memory
 bandwidth; both are measured in the same run. Short copies of weights are float16, or, where the CPU multiplies it,
 bfloat16, and then first tokens are made from them, too (`quicken`). `MB` is the most memory that each side's process

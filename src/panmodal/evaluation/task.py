@@ -54,7 +54,7 @@ class Answer:
 class Task(ABC):
     """A benchmark. Of `splits` the first is the usual one, and there are others if `open_splits`. `first` is asked of
     the pictures before the question, and the model's answer kept. `fields` are the pairs of names under which files of
-    answers have a question's key and its answer, LLaVA's and the official ones."""
+    answers have a question's id and its answer, LLaVA's and the official ones."""
 
     splits: tuple[str, ...] = ("test",)
     fields: ClassVar[tuple[tuple[str, str], ...]] = (("question_id", "text"), ("question_id", "answer"))
@@ -95,7 +95,7 @@ class Task(ABC):
         """A record of such a file."""
         pairs = (*self.fields, ("id", "text")) if isinstance(record, Mapping) else ()
         for key, text in pairs:
-            if key in record and text in record:
+            if record.get(key) is not None and record.get(text) is not None:
                 return Answer(str(record[key]), str(record[text]), str(record.get("prompt", "")))
         wanted = " or ".join(f"{key!r} and {text!r}" for key, text in self.fields)
         raise InputError(f"{place}: an answer needs {wanted}, and this is {str(record)[:80]!r}")

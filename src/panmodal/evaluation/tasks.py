@@ -151,7 +151,10 @@ def _examples(
         raise InputError(f"{task} has no split {split!r}{suggest(split, benchmark.splits)}")
     if not Path(data).is_dir():
         raise InputError(f"there is no folder {data}")
-    return split, benchmark.examples(Path(data), split)
+    examples = benchmark.examples(Path(data), split)
+    if not examples:
+        raise InputError(f"{data} has no questions of {task}, split {split}")
+    return split, examples
 
 
 def _report(
