@@ -22,6 +22,15 @@ def fixtures() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def nlvr_data() -> Path:
+    """Two splits of NLVR, which lie beside the repository."""
+    folder = SHARED / "datasets" / "nlvr"
+    if not folder.is_dir():
+        pytest.skip("../shared/datasets/nlvr is not here")
+    return folder
+
+
 @dataclass(frozen=True)
 class Result:
     code: int

@@ -21,7 +21,6 @@ from panmodal.data.records import to_sample
 from panmodal.data.sample import Image, Sample, Text, assistant, system, user
 from panmodal.data.tables import Rows
 from panmodal.errors import InputError, PlaceholderError
-from tests.conftest import SHARED
 
 LLAVA = {
     "id": "7",
@@ -515,11 +514,8 @@ def test_splits_of_nlvr_by_name(tmp_path):
 
 
 @pytest.mark.parametrize(("split", "sentences", "true"), [("dev", 989, 547), ("hidden", 985, 546)])
-def test_the_published_nlvr(split, sentences, true):
-    folder = SHARED / "datasets" / "nlvr"
-    if not folder.is_dir():
-        pytest.skip("../shared/datasets/nlvr is not here")
-    source = nlvr(folder, split)
+def test_the_published_nlvr(split, sentences, true, nlvr_data):
+    source = nlvr(nlvr_data, split)
     assert source.size == 6 * sentences
     labels = [source.sample(6 * i).messages[1].text for i in range(sentences)]
     assert labels.count("true") == true and labels.count("false") == sentences - true

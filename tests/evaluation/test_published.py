@@ -396,6 +396,27 @@ def test_esc50(tmp_path):
     assert [one.id for one in PUBLISHED["esc50"].examples(tmp_path, "esc10")] == ["1-A.wav"]
 
 
+def test_omniglot(tmp_path):
+    """Two runs of three characters, of which each test picture is its class's own drawing."""
+    order = {1: 2, 2: 3, 3: 1}
+    for run in ("run01", "run02"):
+        pictures = {f"{run}/training/class{n:02}.png": layouts.picture(80 * n) for n in order}
+        tests = {f"{run}/test/item{i:02}.png": layouts.picture(80 * n) for i, n in order.items()}
+        lines = [f"{run}/test/item{i:02}.png {run}/training/class{n:02}.png" for i, n in order.items()]
+        write(tmp_path / "all_runs", {**pictures, **tests, f"{run}/class_labels.txt": "\n".join(lines)})
+    with pytest.raises(pm.InputError, match="has no run03/class_labels.txt"):
+        PUBLISHED["omniglot"].examples(tmp_path, "all")
+    asked = PUBLISHED["omniglot"].examples(tmp_path, "run02")
+    assert [(one.id, one.truth) for one in asked] == [("run02/item01", 2), ("run02/item02", 3), ("run02/item03", 1)]
+    said = {"run02/item01": "It is class 2.", "run02/item02": "class02.png", "run02/item03": "no idea"}
+    report = reach("omniglot", tmp_path, llava(said), split="run02")
+    assert (report.metrics["accuracy"], report.metrics["error"], report.unparsed) == (1 / 3, pytest.approx(2 / 3), 1)
+    assert evaluate(small("clip"), "omniglot", data=tmp_path, split="run02").metrics["accuracy"] == 1  # equal pictures
+    assert evaluate(small("flamingo"), "omniglot", data=tmp_path, split="run01").examples == 3
+    with pytest.raises(pm.InputError, match="does not read 3 pictures, each with its words"):
+        evaluate(small("llava"), "omniglot", data=tmp_path, split="run01")
+
+
 PAGE = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text()
 
 

@@ -6,6 +6,7 @@ from panmodal.evaluation.captioning import CocoCaptions, Flickr30k, NoCaps
 from panmodal.evaluation.grounding import RefCoco
 from panmodal.evaluation.labelling import Esc50, ImageNet
 from panmodal.evaluation.multiple_choice import MathVista, MmBench, Mmmu, ScienceQa, SeedBench
+from panmodal.evaluation.omniglot import Omniglot
 from panmodal.evaluation.open_answers import DocVqa, Gqa, TextVqa, Vqa
 from panmodal.evaluation.task import Task
 from panmodal.evaluation.yes_no import HallusionBench, Mme, NlvrTask, Pope
@@ -25,6 +26,7 @@ PUBLISHED: dict[str, Task] = {
     "nlvr": NlvrTask(),
     "nocaps": NoCaps(),
     "ok-vqa": Vqa(),
+    "omniglot": Omniglot(),
     "pope": Pope(),
     "refcoco": RefCoco("refcoco", "unc", ("val", "testA", "testB", "train")),
     "refcoco+": RefCoco("refcoco+", "unc", ("val", "testA", "testB", "train")),

@@ -1,0 +1,98 @@
+"""Omniglot's one-shot classification (Lake et al., 2015): characters, each known from one drawing by another hand."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from panmodal.data.sample import Image, Sample, assistant, user
+from panmodal.errors import InputError
+from panmodal.evaluation.bootstrap import Score, tally
+from panmodal.evaluation.layouts import found
+from panmodal.evaluation.task import ROWS, Example, Progress, Task
+from panmodal.families import Contrastive, Conversational
+from panmodal.prompting.examples import prompt
+
+QUESTION = "Which character is this?"
+RUNS = tuple(f"run{number:02}" for number in range(1, 21))
+
+
+class Omniglot(Task):
+    """Twenty runs of twenty characters: `run01/class_labels.txt`, whose lines are a test picture and the training
+    picture of its character, in the folder of the data or in `all_runs/` there. An answer is the number of a class.
+
+    A model that converses has the run's training pictures as examples in its prompt; one that embeds takes the
+    picture that is the most alike. `error` is what the authors report.
+    """
+
+    splits = ("all", *RUNS)
+    kinds = (Conversational, Contrastive)
+
+    def examples(self, data: Path, split: str) -> list[Example]:
+        runs = RUNS if split == "all" else (split,)
+        return [example for run in runs for example in self._run(found(data, f"{run}/class_labels.txt"), run)]
+
+    def _run(self, path: Path, run: str) -> list[Example]:
+        pairs = [line.split() for line in path.read_text().splitlines() if line.strip()]
+        for pair in pairs:
+            if len(pair) != 2 or not _number(pair[1]):
+                raise InputError(f"{path}: a line is a test picture and its class, not {' '.join(pair)!r}")
+        files = {_number(file): Image(path.parent.parent / file) for file in sorted(known for _, known in pairs)}
+        return [
+            Example(
+                f"{run}/{Path(test).stem}",
+                (Image(path.parent.parent / test), QUESTION),
+                _number(known),
+                {"classes": files},
+            )
+            for test, known in pairs
+        ]
+
+    def ask(self, model: Any, examples: Sequence[Example], progress: Progress) -> dict[str, str]:
+        told: dict[str, str] = {}
+        for start in range(0, len(examples), ROWS):
+            some = examples[start : start + ROWS]
+            told |= self._alike(model, some) if isinstance(model, Contrastive) else self._replies(model, some)
+            progress(len(told), len(examples))
+        return told
+
+    def _alike(self, model: Contrastive, examples: Sequence[Example]) -> dict[str, str]:
+        told = {}
+        for example in examples:
+            classes: dict[int, Image] = example.about["classes"]
+            wanted, *known = model.embed([example.messages[0].images[0], *classes.values()])
+            likeness = [float(vector @ wanted) for vector in known]
+            told[example.id] = str([*classes][likeness.index(max(likeness))])
+        return told
+
+    def _replies(self, model: Conversational, examples: Sequence[Example]) -> dict[str, str]:
+        prompts = []
+        for example in examples:
+            known = [
+                Sample((user(picture, QUESTION), assistant(str(number))))
+                for number, picture in example.about["classes"].items()
+            ]
+            said, shown = prompt(model, known, example.messages, self.max_tokens)
+            if shown < len(known) or not model.interleaved:
+                raise InputError(
+                    f"{model.name} does not read {len(known)} pictures, each with its words, in one prompt"
+                )
+            prompts.append(said)
+        replies = model.reply_all(prompts, ROWS, max_tokens=self.max_tokens)
+        return {example.id: reply.text for example, reply in zip(examples, replies, strict=True)}
+
+    def score(self, examples: Sequence[Example], answers: Mapping[str, str]) -> Score:
+        said = [_number(answers[example.id]) for example in examples]
+        units = [
+            {"accuracy": number == example.truth, "error": number != example.truth, "unparsed": not number}
+            for number, example in zip(said, examples, strict=True)
+        ]
+        return tally(units)
+
+
+def _number(text: str) -> int:
+    """The last number in a text; 0 if there is none"""
+    found = re.findall(r"\d+", text)
+    return int(found[-1]) if found else 0
