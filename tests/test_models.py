@@ -9,7 +9,10 @@ import pytest
 
 import panmodal as pm
 from panmodal.checkpoints.hub import BUILT_IN, built_in
+from panmodal.data.nlvr import LOOK
 from panmodal.playground import make_scene, render
+from panmodal.playground.statements import statement_sample
+from panmodal.prompting.reasoning import ask_first
 
 ROOT = Path(__file__).parents[1]
 SCENE = ROOT / "examples" / "scene.png"
@@ -21,7 +24,7 @@ def chat():
 
 
 def test_they_are_small_and_have_cards():
-    assert built_in() == ["tiny/bind", "tiny/blip", "tiny/chat", "tiny/clip", "tiny/flamingo", "tiny/sam"]
+    assert built_in() == ["tiny/bind", "tiny/blip", "tiny/chat", "tiny/clip", "tiny/flamingo", "tiny/nlvr", "tiny/sam"]
     for name in built_in():
         assert sum(f.stat().st_size for f in (BUILT_IN / name).iterdir()) <= 12e6
         assert "playground only" in (BUILT_IN / name / "README.md").read_text()
@@ -54,6 +57,17 @@ def test_clip_names_what_it_has_not_seen_together():
     clip = pm.load("tiny/clip")
     for split in ("test", "held-out"):
         assert pm.evaluate(clip, "playground/zero-shot", split=split, count=200).metrics["accuracy"] > 0.85
+
+
+def test_nlvr_judges_statements_of_the_playground_and_those_that_people_wrote(nlvr_data):
+    model = pm.load("tiny/nlvr")
+    assert isinstance(model, pm.families.Chat)
+    samples = [statement_sample(seed, "test") for seed in range(24)]
+    asked = ask_first(model, [[pm.user(*s.images, s.messages[2].text)] for s in samples], LOOK)
+    answers = [s.messages[3].text.rpartition(">")[2] for s in samples]
+    assert sum(r.text == a for r, a in zip(model.reply_all(asked), answers, strict=True)) >= 19
+    report = pm.evaluate(model, "nlvr", data=nlvr_data, split="hidden", count=48)
+    assert report.metrics["accuracy"] > 0.6 and report.metrics["unparsed"] == 0
 
 
 def test_sam_cuts_out_what_is_clicked_or_boxed_and_finds_the_rest():
