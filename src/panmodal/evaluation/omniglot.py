@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from panmodal.data.sample import Image, Sample, assistant, user
 from panmodal.errors import InputError
 from panmodal.evaluation.bootstrap import Score, tally
 from panmodal.evaluation.layouts import found
-from panmodal.evaluation.task import ROWS, Example, Progress, Task
+from panmodal.evaluation.task import ROWS, Example, Task
 from panmodal.families import Contrastive, Conversational
 from panmodal.prompting.examples import prompt
 
@@ -50,24 +51,21 @@ class Omniglot(Task):
             for test, known in pairs
         ]
 
-    def ask(self, model: Any, examples: Sequence[Example], progress: Progress) -> dict[str, str]:
-        told: dict[str, str] = {}
+    def ask(self, model: Any, examples: Sequence[Example]) -> Iterator[str]:
         for start in range(0, len(examples), ROWS):
             some = examples[start : start + ROWS]
-            told |= self._alike(model, some) if isinstance(model, Contrastive) else self._replies(model, some)
-            progress(len(told), len(examples))
-        return told
+            if isinstance(model, Contrastive):
+                yield from map(partial(self._likest, model), some)
+            else:
+                yield from self._told(model, some)
 
-    def _alike(self, model: Contrastive, examples: Sequence[Example]) -> dict[str, str]:
-        told = {}
-        for example in examples:
-            classes: dict[int, Image] = example.about["classes"]
-            wanted, *known = model.embed([example.messages[0].images[0], *classes.values()])
-            likeness = [float(vector @ wanted) for vector in known]
-            told[example.id] = str([*classes][likeness.index(max(likeness))])
-        return told
+    def _likest(self, model: Contrastive, example: Example) -> str:
+        classes: dict[int, Image] = example.about["classes"]
+        wanted, *known = model.embed([example.messages[0].images[0], *classes.values()])
+        likeness = [float(vector @ wanted) for vector in known]
+        return str([*classes][likeness.index(max(likeness))])
 
-    def _replies(self, model: Conversational, examples: Sequence[Example]) -> dict[str, str]:
+    def _told(self, model: Conversational, examples: Sequence[Example]) -> list[str]:
         prompts = []
         for example in examples:
             known = [
@@ -80,15 +78,16 @@ class Omniglot(Task):
                     f"{model.name} does not read {len(known)} pictures, each with its words, in one prompt"
                 )
             prompts.append(said)
-        replies = model.reply_all(prompts, ROWS, max_tokens=self.max_tokens)
-        return {example.id: reply.text for example, reply in zip(examples, replies, strict=True)}
+        return [reply.text for reply in model.reply_all(prompts, ROWS, max_tokens=self.max_tokens)]
+
+    def mark(self, example: Example, answer: str) -> float:
+        return float(_number(answer) == example.truth)
 
     def score(self, examples: Sequence[Example], answers: Mapping[str, str]) -> Score:
-        said = [_number(answers[example.id]) for example in examples]
-        units = [
-            {"accuracy": number == example.truth, "error": number != example.truth, "unparsed": not number}
-            for number, example in zip(said, examples, strict=True)
-        ]
+        units = []
+        for example in examples:
+            right = self.mark(example, answers[example.id])
+            units.append({"accuracy": right, "error": 1 - right, "unparsed": not _number(answers[example.id])})
         return tally(units)
 
 
