@@ -36,6 +36,8 @@ COMMANDS = [
     "train",
     "eval",
     "judge",
+    "report",
+    "compare",
     "models",
     "playground",
     "bench",

@@ -15,6 +15,7 @@ from panmodal.cli import (
     caption,
     chat,
     classify,
+    compare,
     data,
     embed,
     evaluate,
@@ -22,6 +23,7 @@ from panmodal.cli import (
     match,
     models,
     playground,
+    report,
     score,
     search,
     segment,
@@ -38,7 +40,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 VERBS = (ask, chat, caption, embed, classify, match, search, segment)
-for module in (*VERBS, train, evaluate, score, judge, models, playground, bench):
+for module in (*VERBS, train, evaluate, score, judge, report, compare, models, playground, bench):
     app.command(module.NAME, epilog=f"Example: `{module.EXAMPLE}`")(module.run)
 app.add_typer(data.app, epilog=f"Example: `{data.EXAMPLE}`")
 

@@ -1,4 +1,4 @@
-"""`panmodal eval`: a model's score on a task."""
+"""`panmodal eval`: a model's score on tasks."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ def run(
     model: Annotated[
         str, typer.Argument(help="A built-in model, a folder, owner/name[@revision] on the hub, or openai:NAME.")
     ],
-    task: Annotated[
-        str,
+    tasks: Annotated[
+        list[str],
         typer.Argument(
+            metavar="TASK...",
             help="playground/ and vqa, retrieval, zero-shot, match, caption, new-words, segment, …; or a published "
-            "benchmark: mme, pope, textvqa, mmmu, …"
+            "benchmark: mme, pope, textvqa, mmmu, …",
         ),
     ],
     split: Annotated[
@@ -30,7 +31,9 @@ def run(
             help="By default the usual one; of the playground test, or held-out: pairs that training never showed."
         ),
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="The folder of a published benchmark's data.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="A published benchmark's data, or, of several, a folder for each by its name.")
+    ] = None,
     count: Annotated[
         int | None, typer.Option(min=1, help="How many examples; by default the task's own number.")
     ] = None,
@@ -43,24 +46,38 @@ def run(
     retriever: Annotated[
         str, typer.Option(help="Which examples: random, balanced, or those likest by image, text or mixed.")
     ] = "random",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="A folder in which answers and results are kept, and from which a stopped evaluation goes on."
+        ),
+    ] = None,
     device: Device = "cpu",
     allow_pickle: AllowPickle = False,
     json: Json = False,
 ) -> None:
-    """Measure a model on a task."""
-    from panmodal.evaluation import evaluate
+    """Measure a model on tasks."""
+    from panmodal.evaluation import PUBLISHED, evaluate
+    from panmodal.evaluation.tasks import check_task
 
     family = load_model(model, "model", device, allow_pickle)
-    with progress(task) as update:
-        report = evaluate(
-            family,
-            task,
-            split=split,
-            count=count,
-            pictures=pictures,
-            shots=shots,
-            retriever=retriever,
-            data=data,
-            progress=update,
-        )
-    print_report(report, json)
+    for task in tasks:
+        check_task(family, task)
+    published = [task for task in tasks if task in PUBLISHED]
+    several = data is not None and len(published) > 1
+    for task in tasks:
+        place = data if task in published or not published else None
+        with progress(task) as update:
+            report = evaluate(
+                family,
+                task,
+                split=split,
+                count=count,
+                pictures=pictures,
+                shots=shots,
+                retriever=retriever,
+                data=place / task if several and place else place,
+                out=out,
+                progress=update,
+            )
+        print_report(report, json)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +20,9 @@ class Score:
     """What answers reach: metrics by name, of each the interval that holds it in 95 % of resamples, and how many
     answers could not be read, which count as wrong."""
 
-    metrics: dict[str, float]
+    metrics: dict[str, Any]
     intervals: dict[str, tuple[float, float]]
-    unparsed: int
+    unparsed: int | None
 
 
 def plain(means: Means) -> Means:

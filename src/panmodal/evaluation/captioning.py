@@ -24,10 +24,17 @@ class Captions(Task):
 
     fields = (("question_id", "text"), ("image_id", "caption"))
     max_tokens = 64
+    metric = "cider"
 
     def score(self, examples: Sequence[Example], answers: Mapping[str, str]) -> Score:
         units = self.units(examples, answers)
         return tally(units, partial(caption_metrics, pictures=len(units)))
+
+    def mark(self, example: Example, answer: str) -> float:
+        return self.marks([example], {example.id: answer})[0]
+
+    def marks(self, examples: Sequence[Example], answers: Mapping[str, str]) -> list[float]:
+        return [unit["cider"] for unit in self.units(examples, answers)]
 
     def units(self, examples: Sequence[Example], answers: Mapping[str, str]) -> list[dict[str, float]]:
         return caption_units([answers[one.id] for one in examples], [one.truth for one in examples])

@@ -63,9 +63,17 @@ class RefCoco(Task):
         units = []
         for example in examples:
             box = read_box(answers[example.id], *example.about["size"])
-            iou = 0.0 if box is None else float(box_iou(torch.tensor([box]), torch.tensor([example.truth]))[0, 0])
+            iou = _iou(example, answers[example.id])
             units.append({"accuracy": iou >= HIT, "mean_iou": iou, "unparsed": box is None})
         return tally(units)
+
+    def mark(self, example: Example, answer: str) -> bool:
+        return _iou(example, answer) >= HIT
+
+
+def _iou(example: Example, answer: str) -> float:
+    box = read_box(answer, *example.about["size"])
+    return 0.0 if box is None else float(box_iou(torch.tensor([box]), torch.tensor([example.truth]))[0, 0])
 
 
 def read_box(answer: str, width: int, height: int) -> tuple[float, float, float, float] | None:

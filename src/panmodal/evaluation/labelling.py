@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from panmodal.data.sample import Image
 from panmodal.errors import InputError
 from panmodal.evaluation.bootstrap import Score, tally
 from panmodal.evaluation.layouts import fields, found, maybe, read_json, read_table
-from panmodal.evaluation.task import ROWS, Example, Progress, Task
+from panmodal.evaluation.task import ROWS, Example, Task
 from panmodal.families import Binding, Contrastive
 
 TOP = 5
@@ -23,23 +23,23 @@ class Labels(Task):
 
     kinds = (Contrastive, Binding)
 
-    def ask(self, model: Any, examples: Sequence[Example], progress: Progress) -> dict[str, str]:
+    def ask(self, model: Any, examples: Sequence[Example]) -> Iterator[str]:
         labels: list[str] = examples[0].about["labels"]
         names = model.embed_labels(labels) if isinstance(model, Contrastive) else model.embed(labels)
-        told: dict[str, str] = {}
         for start in range(0, len(examples), ROWS):
             some = examples[start : start + ROWS]
             likeness = model.embed([medium for one in some for medium in one.messages[0].media]) @ names.T
             best = likeness.topk(min(TOP, len(labels))).indices.tolist()
-            told |= {one.id: "\n".join(labels[i] for i in row) for one, row in zip(some, best, strict=True)}
-            progress(len(told), len(examples))
-        return told
+            yield from ("\n".join(labels[i] for i in row) for row in best)
+
+    def mark(self, example: Example, answer: str) -> bool:
+        return bool(answer.partition("\n")[0].strip() == example.truth)
 
     def score(self, examples: Sequence[Example], answers: Mapping[str, str]) -> Score:
         units = []
         for example in examples:
             said = [line.strip() for line in answers[example.id].splitlines()][:TOP]
-            shares = {"accuracy": said[:1] == [example.truth], "top_5_accuracy": example.truth in said}
+            shares = {"accuracy": self.mark(example, answers[example.id]), "top_5_accuracy": example.truth in said}
             units.append({**shares, "unparsed": not {*said} & {*example.about["labels"]}})
         return tally(units)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from abc import abstractmethod
 from base64 import b64decode
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -49,7 +50,18 @@ def lettered(choices: Sequence[object]) -> dict[str, str]:
     return {letter: str(text) for letter, text in zip(LETTERS, choices, strict=False)}
 
 
-class ScienceQa(Task):
+class Choices(Task):
+    """Questions of which one answer is right."""
+
+    @abstractmethod
+    def told(self, example: Example, answer: str) -> str | None:
+        """What an answer means; None if it cannot be told."""
+
+    def mark(self, example: Example, answer: str) -> bool:
+        return bool(self.told(example, answer) == example.truth)
+
+
+class ScienceQa(Choices):
     """Science questions from schools (Lu et al., 2022): `problems.json` and `pid_splits.json`. Answers are read by
     LLaVA's rule. `image_accuracy` is of the questions with a picture; the others are by subject, context and grade, as
     in the paper."""
@@ -74,17 +86,20 @@ class ScienceQa(Task):
             examples.append(Example(key, parts, LETTERS[right], about))
         return examples
 
+    def told(self, example: Example, answer: str) -> str | None:
+        return scienceqa_choice(answer)
+
     def score(self, examples: Sequence[Example], answers: Mapping[str, str]) -> Score:
         units = []
         for example in examples:
-            told = scienceqa_choice(answers[example.id])
+            told = self.told(example, answers[example.id])
             right = told == example.truth
             unread = told is None or told not in example.about["letters"]
             units.append({"accuracy": right, **dict.fromkeys(example.about["kinds"], right), "unparsed": unread})
         return tally(units)
 
 
-class MmBench(Task):
+class MmBench(Choices):
     """Abilities, one by one (Liu et al., 2023): a table with pictures in base64. Each question comes again with its
     options turned round, a million further in `index`: in `accuracy` it is right if all of them are (CircularEval);
     `vanilla_accuracy` is of the first alone. The others are by `l2-category` and `category`."""
@@ -111,11 +126,14 @@ class MmBench(Task):
             examples.append(Example(str(key), parts, right, {"options": options, "kinds": kinds}))
         return examples
 
+    def told(self, example: Example, answer: str) -> str | None:
+        return mmbench_choice(answer, example.about["options"])
+
     def score(self, examples: Sequence[Example], answers: Mapping[str, str]) -> Score:
         turns: dict[int, list[tuple[int, bool, bool]]] = defaultdict(list)
         kinds = {}
         for example in examples:
-            told = mmbench_choice(answers[example.id], example.about["options"])
+            told = self.told(example, answers[example.id])
             turn, question = divmod(int(example.id), self.TURN)
             turns[question].append((turn, told == example.truth, told is None))
             kinds[question] = example.about["kinds"]
@@ -127,7 +145,7 @@ class MmBench(Task):
         return tally(units)
 
 
-class SeedBench(Task):
+class SeedBench(Choices):
     """Twelve dimensions of pictures and videos (Li et al., 2023): `SEED-Bench.json`. An answer is right if it is the
     letter, as officially; the others are by kind of medium and by dimension. A video is shown as its middle frame."""
 
@@ -154,16 +172,19 @@ class SeedBench(Task):
     def _frame(self, data: Path, key: object, file: str) -> Path:
         return data / "SEED-Bench-video-image" / f"{key}.png"
 
+    def told(self, example: Example, answer: str) -> str | None:
+        return answer.strip() if answer.strip() in tuple("ABCD") else None
+
     def score(self, examples: Sequence[Example], answers: Mapping[str, str]) -> Score:
         units = []
         for example in examples:
-            told = answers[example.id].strip()
+            told = self.told(example, answers[example.id])
             right = dict.fromkeys(["accuracy", *example.about["kinds"]], told == example.truth)
-            units.append({**right, "unparsed": told not in tuple("ABCD")})
+            units.append({**right, "unparsed": told is None})
         return tally(units)
 
 
-class Mmmu(Task):
+class Mmmu(Choices):
     """College exams (Yue et al., 2024): Parquet as on the hub, a folder a subject, or `answer_dict_val.json`. Answers
     are read by the official rules, without their coin: where no option can be told, the answer is wrong. Official
     answers: one object from ids to what was parsed, or a folder a subject with `output.json`, raw. Accuracies are also
@@ -218,22 +239,25 @@ class Mmmu(Task):
             return Answer(answer.id, mmmu_choice(answer.text, record["all_choices"], record["index2ans"]) or "")
         return answer
 
+    def told(self, example: Example, answer: str) -> str | None:
+        options = example.about["options"]
+        return answer if example.about["open"] else mmmu_choice(answer, list(options or LETTERS), options)
+
+    def mark(self, example: Example, answer: str) -> bool:
+        return mmmu_open(answer, example.truth) if example.about["open"] else super().mark(example, answer)
+
     def score(self, examples: Sequence[Example], answers: Mapping[str, str]) -> Score:
         units = []
         for example in examples:
-            said, options, unread = answers[example.id], example.about["options"], False
-            if example.about["open"]:
-                right = mmmu_open(said, example.truth)
-            else:
-                told = mmmu_choice(said, list(options or LETTERS), options)
-                right, unread = told == example.truth, told is None
+            said = answers[example.id]
+            right, unread = self.mark(example, said), self.told(example, said) is None
             subject = example.about["subject"]
             kinds = ("accuracy", DISCIPLINE[subject], named(subject))
             units.append({**dict.fromkeys(kinds, right), "unparsed": unread})
         return tally(units)
 
 
-class MathVista(Task):
+class MathVista(Choices):
     """Mathematics in pictures (Lu et al., 2024): `testmini.json`, `annot_testmini.json`, or Parquet as on the hub. An
     answer is the option's letter in brackets or its text, or the only number there is; officially a language model
     looks for it. Official answers: one object of records with `extraction` or `response`. Accuracies are also by
@@ -262,12 +286,15 @@ class MathVista(Task):
         text = record.get("query") or (asked(question, lettered(choices)) if choices else f"{question}\n{BRIEFLY}")
         return Example(key, (picture, text), str(right), {**about, "kinds": [named(task)] if task else []})
 
+    def told(self, example: Example, answer: str) -> str | None:
+        about = example.about
+        return mathvista_answer(answer, about["choices"], about["form"], about["precision"])
+
     def score(self, examples: Sequence[Example], answers: Mapping[str, str]) -> Score:
         units = []
         for example in examples:
-            about = example.about
-            told = mathvista_answer(answers[example.id], about["choices"], about["form"], about["precision"])
-            right = dict.fromkeys(["accuracy", *about["kinds"]], told == example.truth)
+            told = self.told(example, answers[example.id])
+            right = dict.fromkeys(["accuracy", *example.about["kinds"]], told == example.truth)
             units.append({**right, "unparsed": told is None})
         return tally(units)
 

@@ -17,15 +17,10 @@ from panmodal.evaluation.task import BRIEFLY, Answer, Example, Task, numbered
 class OpenAnswers(Task):
     """Questions of which each answer has a score from 0 to 1: the mean is `metric`, that of a `kind` by its name."""
 
-    metric = "accuracy"
-
-    def judge(self, answer: str, truth: Any) -> float:
-        raise NotImplementedError
-
     def score(self, examples: Sequence[Example], answers: Mapping[str, str]) -> Score:
         units = []
         for example in examples:
-            value = float(self.judge(answers[example.id], example.truth))
+            value = float(self.mark(example, answers[example.id]))
             kind = example.about.get("kind")
             units.append({self.metric: value, **({named(kind): value} if kind else {})})
         return tally(units)
@@ -63,8 +58,8 @@ class Vqa(OpenAnswers):
             examples.append(example(key, picture, asked.get(str(key)), told, kind=kind))
         return examples
 
-    def judge(self, answer: str, truth: Any) -> float:
-        return vqa_accuracy(answer, truth)
+    def mark(self, example: Example, answer: str) -> float:
+        return vqa_accuracy(answer, example.truth)
 
 
 class TextVqa(OpenAnswers):
@@ -97,8 +92,8 @@ class TextVqa(OpenAnswers):
         order = dict(zip(numbered(one.about["picture"] for one in examples), (one.id for one in examples), strict=True))
         return [order.get(key, key) for key in numbered(answer.id for answer in answers)]
 
-    def judge(self, answer: str, truth: Any) -> float:
-        return textvqa_accuracy(answer, truth)
+    def mark(self, example: Example, answer: str) -> float:
+        return textvqa_accuracy(answer, example.truth)
 
 
 class Gqa(OpenAnswers):
@@ -119,8 +114,8 @@ class Gqa(OpenAnswers):
             examples.append(example(key, folder / f"{image}.jpg", question, answer, kind=kind))
         return examples
 
-    def judge(self, answer: str, truth: Any) -> float:
-        return exact(answer, truth)
+    def mark(self, example: Example, answer: str) -> float:
+        return exact(answer, example.truth)
 
 
 class DocVqa(OpenAnswers):
@@ -142,8 +137,8 @@ class DocVqa(OpenAnswers):
             examples.append(example(key, picture, question, answers))
         return examples
 
-    def judge(self, answer: str, truth: Any) -> float:
-        return anls(answer, truth)
+    def mark(self, example: Example, answer: str) -> float:
+        return anls(answer, example.truth)
 
 
 def _questions(path: Path | None) -> dict[str, str]:

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
+from PIL import Image as Pil
+
 from panmodal.data.media import Medium
-from panmodal.data.sample import Message, Said, user
+from panmodal.data.sample import Image, Message, Said, user
 from panmodal.errors import InputError
 from panmodal.evaluation.bootstrap import Score
 from panmodal.evaluation.layouts import TABLES, read_records, read_table
@@ -51,10 +54,23 @@ class Answer:
     prompt: str = ""
 
 
+class Made(Image):
+    """A picture that is made when it is looked at, and again by each copy."""
+
+    def __init__(self, make: Callable[[], Pil.Image]) -> None:
+        super().__init__(b"")
+        self.source = make
+
+    @cached_property
+    def pixels(self) -> Pil.Image:
+        picture: Pil.Image = self.source()
+        return picture
+
+
 class Task(ABC):
     """A benchmark. Of `splits` the first is the usual one, and there are others if `open_splits`. `first` is asked of
     the pictures before the question, and the model's answer kept. `fields` are the pairs of names under which files of
-    answers have a question's key and its answer, LLaVA's and the official ones."""
+    answers have a question's key and its answer, LLaVA's and the official ones. `metric` is what `marks` tell of."""
 
     splits: tuple[str, ...] = ("test",)
     fields: ClassVar[tuple[tuple[str, str], ...]] = (("question_id", "text"), ("question_id", "answer"))
@@ -62,6 +78,7 @@ class Task(ABC):
     open_splits: ClassVar[bool] = False
     first: ClassVar[str] = ""
     max_tokens: ClassVar[int] = 16
+    metric: ClassVar[str] = "accuracy"
 
     @abstractmethod
     def examples(self, data: Path, split: str) -> Sequence[Example]:
@@ -70,6 +87,14 @@ class Task(ABC):
     @abstractmethod
     def score(self, examples: Sequence[Example], answers: Mapping[str, str]) -> Score:
         """The metrics of the answers to all examples, by their ids."""
+
+    @abstractmethod
+    def mark(self, example: Example, answer: str) -> float:
+        """What an answer counts by itself: whether it is right, or a share of it."""
+
+    def marks(self, examples: Sequence[Example], answers: Mapping[str, str]) -> list[float]:
+        """What each answer counts, for benchmarks that weigh it among the others."""
+        return [self.mark(one, answers[one.id]) for one in examples]
 
     def answers(self, path: Path, examples: Sequence[Example]) -> dict[str, str]:
         """A file of answers, by the ids of the examples that they are to. Raises InputError for two answers to a
@@ -104,21 +129,17 @@ class Task(ABC):
         """The id of the example that each answers; None of those that are to be left out."""
         return [answer.id for answer in answers]
 
-    def ask(self, model: Any, examples: Sequence[Example], progress: Progress) -> dict[str, str]:
-        """A model's answers. Raises InputError for questions that are not known, which scoring can do without."""
+    def ask(self, model: Any, examples: Sequence[Example]) -> Iterator[str]:
+        """A model's answers as they come, `ROWS` at a time. Raises InputError for questions that are not known, which
+        scoring can do without."""
         mute = [one.id for one in examples if all(isinstance(part, Medium) for part in one.parts)]
         if mute:
             raise InputError(f"of {len(mute):,} questions it is not known what is asked, the first is {mute[0]!r}")
-        told: dict[str, str] = {}
         for start in range(0, len(examples), ROWS):
-            some = examples[start : start + ROWS]
-            asked = [one.messages for one in some]
+            asked = [one.messages for one in examples[start : start + ROWS]]
             if self.first:
                 asked = ask_first(model, asked, self.first, ROWS, max_tokens=self.max_tokens)
-            replies = model.reply_all(asked, rows=ROWS, max_tokens=self.max_tokens)
-            told |= {one.id: reply.text for one, reply in zip(some, replies, strict=True)}
-            progress(len(told), len(examples))
-        return told
+            yield from (reply.text for reply in model.reply_all(asked, rows=ROWS, max_tokens=self.max_tokens))
 
 
 def matched(pairs: Sequence[tuple[str, str]], examples: Sequence[Example], path: Path) -> dict[str, str]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -13,13 +13,15 @@ from typing import Any
 
 import torch
 
-from panmodal.data.sample import Image, Message, assistant, user
+from panmodal.data.sample import Image, assistant, user
 from panmodal.errors import InputError, suggest
 from panmodal.evaluation import hybrid
 from panmodal.evaluation.binding import audio_image, audio_plus_image, audio_text
 from panmodal.evaluation.hallucination import chair, pope
-from panmodal.evaluation.metrics import accuracy, exact_match, last_words, recall_at, share
+from panmodal.evaluation.metrics import accuracy, last_words, recall_at, share
 from panmodal.evaluation.published import PUBLISHED
+from panmodal.evaluation.results import Record, Report, provenance
+from panmodal.evaluation.scenes import SceneQuestions
 from panmodal.evaluation.segmentation import segment
 from panmodal.evaluation.shots import domain_mix
 from panmodal.evaluation.task import Example, Progress, Task, answered
@@ -29,35 +31,16 @@ from panmodal.playground import (
     KINDS,
     SEEN,
     SPLITS,
-    Question,
     caption,
     make_scene,
     one_changed,
-    questions,
     render,
 )
 from panmodal.playground.new_words import Lesson
-from panmodal.playground.world import PAIRS, Scene, random_source, shuffled, single_object_scene
+from panmodal.playground.world import PAIRS, random_source, shuffled, single_object_scene
 
 PICTURES = ("own", "swapped", "none")
 ROWS = 16  # prompts of many pictures that are answered at a time
-
-
-@dataclass(frozen=True)
-class Report:
-    """The outcome of one task: `model` is None where somebody's answers were scored. Of a published benchmark each
-    metric has the 95 % interval of a bootstrap over examples, and `unparsed` is how many answers could not be read."""
-
-    model: str | None
-    task: str
-    split: str
-    examples: int
-    metrics: dict[str, Any]
-    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
-    unparsed: int | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        return {name: value for name, value in asdict(self).items() if value is not None and value != {}}
 
 
 @dataclass(frozen=True)
@@ -84,6 +67,7 @@ def evaluate(
     shots: int | None = None,
     retriever: str = "random",
     data: str | os.PathLike[str] | None = None,
+    out: str | os.PathLike[str] | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Report:
     """Runs a task on a model.
@@ -91,13 +75,18 @@ def evaluate(
     The playground's scenes of `test` and `held-out` are of seeds that training never uses. A published benchmark lies
     in the folder `data`; each has a usual split. `count` is how many examples, by default as many as the task's
     published figures are for.
+
+    In the folder `out` each answer is kept as it comes, and the result with all that it depends on: what was answered
+    there already is not asked again. Raises InputError if what is there was made in another way.
     """
+    check_task(model, task)
     if task in PUBLISHED:
-        return _evaluate_published(model, task, split, count, data, progress)
-    if task not in TASKS:
-        raise InputError(f"unknown task {task!r}{suggest(task, [*TASKS, *PUBLISHED])}")
-    kinds, run, usual = TASKS[task]
-    _check_kind(model, task, kinds)
+        benchmark = PUBLISHED[task]
+        if data is None:
+            raise InputError(f"{task} needs its data's folder: --data DIR")
+        split, examples = _examples(benchmark, task, split, data)
+        return _answered(model, task, split, {}, benchmark, examples[:count], out, progress)
+    _, run, usual = TASKS[task]
     if data is not None:
         raise InputError(f"{task} makes its own data")
     split = split or "test"
@@ -107,8 +96,19 @@ def evaluate(
         raise InputError(f"unknown pictures {pictures!r}{suggest(pictures, PICTURES)}")
     if shots is not None and not 0 <= shots <= 64:
         raise InputError(f"shots is {shots}; it must lie between 0 and 64")
-    examples, metrics = run(model, Asked(split, count or usual, pictures, shots, retriever, progress))
-    return Report(model.name, task, split, examples, metrics)
+    count = count or usual
+    if isinstance(run, SceneQuestions):
+        benchmark = replace(run, count=count, pictures=pictures)
+        examples = benchmark.examples(Path(), split)
+        return _answered(model, task, split, {"pictures": pictures}, benchmark, examples, out, progress)
+    settings = {"count": count, "pictures": pictures, "shots": shots, "retriever": retriever}
+    record = _record(out, model, task, split, settings)
+    if record and record.result:
+        return record.result.report
+    report = Report(model.name, task, split, *run(model, Asked(split, count, pictures, shots, retriever, progress)))
+    if record:
+        record.write(report, None, (), {})
+    return report
 
 
 def score(
@@ -131,16 +131,52 @@ def score(
     return _report(None, task, split, benchmark, answered(examples, answers, partial), answers)
 
 
-def _evaluate_published(
-    model: Family[Any] | Conversational, task: str, split: str | None, count: int | None, data: Any, progress: Progress
+def check_task(model: Family[Any] | Conversational, task: str) -> None:
+    """Raises InputError for a task that there is not, or that is not for such a model."""
+    if task not in TASKS and task not in PUBLISHED:
+        raise InputError(f"unknown task {task!r}{suggest(task, [*TASKS, *PUBLISHED])}")
+    kinds = TASKS[task][0] if task in TASKS else PUBLISHED[task].kinds
+    if not isinstance(model, kinds):
+        wanted = " or ".join(kind.__name__ for kind in kinds)
+        raise InputError(f"{task} asks for a {wanted} model, and {model.name} is {type(model).__name__}")
+
+
+def _record(
+    out: str | os.PathLike[str] | None,
+    model: Family[Any] | Conversational,
+    task: str,
+    split: str,
+    settings: Mapping[str, Any],
+    benchmark: Task | None = None,
+    examples: Sequence[Example] = (),
+) -> Record | None:
+    """Where answers are kept, if they are; `settings` are what else they depend on"""
+    if out is None:
+        return None
+    return Record(Path(out), task, provenance(model, task, split, settings, benchmark, examples))
+
+
+def _answered(
+    model: Family[Any] | Conversational,
+    task: str,
+    split: str,
+    settings: Mapping[str, Any],
+    benchmark: Task,
+    examples: Sequence[Example],
+    out: str | os.PathLike[str] | None,
+    progress: Progress,
 ) -> Report:
-    benchmark = PUBLISHED[task]
-    _check_kind(model, task, benchmark.kinds)
-    if data is None:
-        raise InputError(f"{task} needs its data's folder: --data DIR")
-    split, examples = _examples(benchmark, task, split, data)
-    asked = examples[:count]
-    return _report(model.name, task, split, benchmark, asked, benchmark.ask(model, asked, progress))
+    """What a model's answers reach, kept or not"""
+    ask = partial(benchmark.ask, model)
+    record = _record(out, model, task, split, settings, benchmark, examples)
+    told: dict[str, str] = {}
+    for one, text in zip(examples, record.answers(examples, ask) if record else ask(examples), strict=True):
+        told[one.id] = text
+        progress(len(told), len(examples))
+    report = _report(model.name, task, split, benchmark, examples, told)
+    if record:
+        record.write(report, benchmark, examples, told)
+    return report
 
 
 def _examples(
@@ -164,40 +200,6 @@ def _report(
 ) -> Report:
     scored = benchmark.score(examples, answers)
     return Report(model, task, split, len(examples), scored.metrics, scored.intervals, scored.unparsed)
-
-
-def _check_kind(model: Family[Any] | Conversational, task: str, kinds: Sequence[type[Any]]) -> None:
-    if not isinstance(model, tuple(kinds)):
-        wanted = " or ".join(kind.__name__ for kind in kinds)
-        raise InputError(f"{task} asks for a {wanted} model, and {model.name} is {type(model).__name__}")
-
-
-def _vqa(model: Conversational, asked: Asked, kinds: Sequence[str] = tuple(KINDS)) -> tuple[int, dict[str, Any]]:
-    """Exact match on questions about scenes, every one of `kinds` equally often.
-
-    `question_only` is what one reaches who always gives a kind's most common answer.
-    """
-    right: dict[str, list[bool]] = defaultdict(list)
-    answers: dict[str, Counter[str]] = defaultdict(Counter)
-    batch: list[tuple[Question, list[Message]]] = []
-    for done, (scene, question) in enumerate(_questions(asked, kinds), 1):
-        shown = {"own": scene, "swapped": make_scene(scene.seed + 1, scene.split), "none": None}[asked.pictures]
-        parts = [Image(render(shown))] if shown else []
-        batch.append((question, [user(*parts, question.text)]))
-        if len(batch) == 64 or done == asked.count:
-            replies = model.reply_all([conversation for _, conversation in batch], rows=64, max_tokens=64)
-            for (q, _), reply in zip(batch, replies, strict=True):
-                right[q.kind].append(exact_match(reply.text, q.answer))
-                answers[q.kind][q.answer] += 1
-            batch = []
-            asked.progress(done, asked.count)
-    every = [r for rs in right.values() for r in rs]
-    metrics = {
-        "accuracy": share(every),
-        "by_kind": {kind: share(right[kind]) for kind in kinds if kind in right},
-        "question_only": share([c == max(a.values()) for a in answers.values() for c in a.values() for _ in range(c)]),
-    }
-    return len(every), metrics
 
 
 def _new_words(model: Conversational, asked: Asked) -> tuple[int, dict[str, Any]]:
@@ -231,18 +233,6 @@ def _new_words(model: Conversational, asked: Asked) -> tuple[int, dict[str, Any]
             right["shape"].append(words[1] == shape)
         asked.progress(len(guessed), asked.count)
     return len(guessed), {**{name: share(hits) for name, hits in right.items()}, "text_only": fmean(guessed)}
-
-
-def _questions(asked: Asked, kinds: Sequence[str]) -> Iterator[tuple[Scene, Question]]:
-    seed = 0
-    for i in range(asked.count):
-        kind = kinds[i % len(kinds)]
-        found: list[Question] = []
-        while not found:
-            scene = make_scene(seed, asked.split)
-            found = questions(scene, 1, kinds=(kind,))
-            seed += 1
-        yield scene, found[0]
 
 
 def _retrieval(
@@ -289,10 +279,12 @@ def _zero_shot(model: Contrastive, asked: Asked) -> tuple[int, dict[str, Any]]:
     return len(target), {"accuracy": accuracy(torch.cat(scores), torch.tensor(target))}
 
 
-# name -> the kinds of models that it is for, the function, the usual number of examples
-TASKS: dict[str, tuple[tuple[type[Any], ...], Callable[[Any, Asked], tuple[int, dict[str, Any]]], int]] = {
-    "playground/vqa": ((Conversational,), _vqa, 2800),
-    "playground/extremes": ((Conversational,), partial(_vqa, kinds=("extreme",)), 500),
+Run = Callable[[Any, Asked], tuple[int, dict[str, Any]]]
+
+# name -> the kinds of models that it is for, what is asked or done, the usual number of examples
+TASKS: dict[str, tuple[tuple[type[Any], ...], SceneQuestions | Run, int]] = {
+    "playground/vqa": ((Conversational,), SceneQuestions(tuple(KINDS)), 2800),
+    "playground/extremes": ((Conversational,), SceneQuestions(("extreme",)), 500),
     "playground/pope": ((Conversational,), pope, 3000),
     "playground/chair": ((Conversational,), chair, 500),
     "playground/new-words": ((Conversational,), _new_words, 1000),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -20,7 +20,7 @@ from panmodal.errors import InputError, at
 from panmodal.evaluation.bootstrap import Means, Score, named, tally
 from panmodal.evaluation.layouts import fields, found, read_json, read_records, within
 from panmodal.evaluation.metrics import says_yes, yes_no_rates
-from panmodal.evaluation.task import BRIEFLY, Answer, Example, Task, numbered
+from panmodal.evaluation.task import BRIEFLY, Answer, Example, Made, Task, numbered
 
 VERDICTS = {"true": True, "yes": True, "false": False, "no": False}
 
@@ -82,6 +82,9 @@ class Pope(Task):
             shares = (said == there, said and there, said, there)
             units.append({f"{example.about['kind']} {i}": float(share) for i, share in enumerate(shares)})
         return tally(units, self._metrics)
+
+    def mark(self, example: Example, answer: str) -> bool:
+        return says_yes(answer) is example.truth
 
     def _metrics(self, means: Means) -> Means:
         kinds = [kind for kind in self.KINDS if f"{kind} 0" in means]
@@ -152,8 +155,7 @@ class Mme(Task):
         right: dict[str, list[bool]] = defaultdict(list)
         unparsed, categories = Counter[str](), {}
         for example in examples:
-            said = answers[example.id].lower()[:4]
-            told = "yes" in said or (False if "no" in said else None)
+            told = self._told(answers[example.id])
             picture = example.about["picture"]
             categories[picture] = example.about["category"]
             right[picture].append(told is example.truth)
@@ -163,6 +165,13 @@ class Mme(Task):
             name = categories[picture]
             units.append({f"{name} share": fmean(hits), f"{name} both": all(hits), "unparsed": unparsed[picture]})
         return tally(units, self._metrics)
+
+    def mark(self, example: Example, answer: str) -> bool:
+        return self._told(answer) is example.truth
+
+    def _told(self, answer: str) -> bool | None:
+        said = answer.lower()[:4]
+        return "yes" in said or (False if "no" in said else None)
 
     def _metrics(self, means: Means) -> Means:
         there = [category for category in self.CATEGORIES if f"{category} share" in means]
@@ -223,13 +232,21 @@ class HallusionBench(Task):
         units: list[dict[str, float]] = []
         for example in examples:
             category, subcategory, group, figure, question = example.about["key"]
-            told, shown = verdict(answers[example.id]), category != "VS" or figure != "0"
-            right = told is example.truth or (told is None and not shown)
-            units.append({"accuracy": right, "unparsed": told is None})
+            right = self.mark(example, answers[example.id])
+            units.append({"accuracy": right, "unparsed": verdict(answers[example.id]) is None})
             hits["question_accuracy", category, subcategory, group, question].append(right)
-            if shown:
+            if _has_figure(example):
                 hits["figure_accuracy", category, subcategory, group, figure].append(right)
         return tally([*units, *({name: all(rights)} for (name, *_), rights in hits.items())])
+
+    def mark(self, example: Example, answer: str) -> bool:
+        told = verdict(answer)
+        return told is example.truth or (told is None and not _has_figure(example))
+
+
+def _has_figure(example: Example) -> bool:
+    category, _, _, figure, _ = example.about["key"]
+    return bool(category != "VS" or figure != "0")
 
 
 class NlvrTask(Task):
@@ -251,7 +268,7 @@ class NlvrTask(Task):
             told = source.told[line]
             with at(source.place(index)):
                 label = truth(told["label"])
-            boxes = (_Box(source, index, number) for number in range(BOXES))
+            boxes = (Made(partial(_box, source, index, number)) for number in range(BOXES))
             asked, key = str(told["sentence"]).strip(), str(told["identifier"])
             parts: tuple[Said, ...] = (*boxes, f"{asked} {QUESTION}")
             examples.append(Example(f"{key}-{order}", parts, label, {"sentence": key.partition("-")[0]}))
@@ -280,6 +297,9 @@ class NlvrTask(Task):
             units.append({**shares, "consistency": right == len(judged)})
         return tally(units, lambda means: self._metrics(means, len(units)))
 
+    def mark(self, example: Example, answer: str) -> bool:
+        return verdict(answer) is example.truth
+
     def _metrics(self, means: Means, sentences: int) -> Means:
         true = means["true"] / means["pictures"]
         return {
@@ -290,13 +310,6 @@ class NlvrTask(Task):
         }
 
 
-class _Box(Image):
-    """One of the boxes in a picture of NLVR, cut out when it is looked at"""
-
-    def __init__(self, source: Nlvr, index: int, number: int) -> None:
-        super().__init__(source.path)
-        self.split, self.index, self.number = source, index, number
-
-    @cached_property
-    def pixels(self) -> Pil.Image:
-        return self.split.sample(self.index).images[self.number].pixels
+def _box(source: Nlvr, index: int, number: int) -> Pil.Image:
+    """One of the boxes in a picture"""
+    return source.sample(index).images[number].pixels

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 import json
 import shutil
 from dataclasses import asdict
@@ -14,7 +12,7 @@ from typing import Any
 import torch
 
 from panmodal.data.readers import Source
-from panmodal.data.sample import Image, Message, Sample
+from panmodal.data.sample import Message, Sample
 from panmodal.errors import InputError
 from panmodal.families import Chat, Family
 from panmodal.training.journal import read_log
@@ -57,7 +55,7 @@ class Answers:
         for i, sample in enumerate(self.asked):
             question, truth = _split(sample)
             words = " ".join(message.text for message in question)
-            pictures = "".join(f'<img src="{_as_url(image)}" alt="">' for image in sample.images)
+            pictures = "".join(f'<img src="{image.data_url()}" alt="">' for image in sample.images)
             rows = "".join(
                 f'<tr><td class="step">{html.escape(stage)} {step}</td><td>{html.escape(answers[i])}</td></tr>'
                 for (stage, step), answers in said.items()
@@ -84,12 +82,6 @@ def _answer(family: Family[Any], sample: Sample) -> str:
         return str(family.caption(sample.images[0]))  # type: ignore[attr-defined]
     except (InputError, IndexError) as error:
         return f"({error})"
-
-
-def _as_url(image: Image) -> str:
-    out = io.BytesIO()
-    image.pixels.save(out, "PNG")
-    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
 
 
 def write_card(recipe: Recipe, out: Path) -> None:

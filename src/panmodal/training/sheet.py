@@ -3,8 +3,6 @@ pictures after preprocessing."""
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Iterator
 from html import escape
 from typing import Any, NamedTuple
@@ -15,7 +13,7 @@ from torch import Tensor
 
 from panmodal.data.processor import Encoded, Processor
 from panmodal.data.readers import Source
-from panmodal.data.sample import Batch, Sample
+from panmodal.data.sample import Batch, Image, Sample
 from panmodal.errors import InputError
 from panmodal.training.check import objective_for
 
@@ -121,7 +119,7 @@ def _card(source: Source, number: int, processor: Processor) -> str:
             said = escape(encoded[1])
     except InputError as error:
         said = f'<span class="bad">{escape(str(error))}</span>'
-    images = "".join(f'<img alt="" src="{_data_url(picture)}">' for picture in shown)
+    images = "".join(f'<img alt="" src="{Image(picture).data_url()}">' for picture in shown)
     figure = f"<figure>{images}</figure>" if images else ""
     return f'<article><h2>{escape(place)}</h2>{figure}<div class="text">{said}</div></article>'
 
@@ -141,9 +139,3 @@ def _marked(processor: Processor, found: Iterator[Piece]) -> str:
             name = escape(f"{backend.id_to_token(piece.token)} {piece.token}", quote=True)
             out.append(f'<{mark} title="{name}">{text}</{mark}>')
     return "".join(out)
-
-
-def _data_url(picture: Pil.Image) -> str:
-    out = io.BytesIO()
-    picture.save(out, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}"
