@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from panmodal.cli.shared import AllowPickle, Device, Json, load_model, print_report, progress
+from panmodal.errors import InputError
 
 NAME = "eval"
 EXAMPLE = "panmodal eval tiny/chat playground/vqa --split held-out --json"
@@ -38,18 +39,37 @@ def run(
         str, typer.Option(help="own; or swapped or none, to see what answers owe to the picture.")
     ] = "own",
     shots: Annotated[
-        int | None, typer.Option(min=0, help="Examples in the prompt, for playground/new-words and domain-mix.")
+        int | None,
+        typer.Option(min=0, help="Examples in the prompt, for playground/new-words, domain-mix and --cot few-shot."),
     ] = None,
     retriever: Annotated[
         str, typer.Option(help="Which examples: random, balanced, or those likest by image, text or mixed.")
     ] = "random",
+    cot: Annotated[
+        str | None,
+        typer.Option(
+            help="Reason first: thoughts (the model's own), zero-shot, few-shot, two-stage, adaptive, least-to-most."
+        ),
+    ] = None,
+    trigger: Annotated[
+        str | None, typer.Option(help='With --cot: what asks for reasons, by default "Let\'s think step by step."')
+    ] = None,
+    votes: Annotated[
+        int | None, typer.Option(min=1, help="With --cot: samples whose most common answer counts.")
+    ] = None,
     device: Device = "cpu",
     allow_pickle: AllowPickle = False,
     json: Json = False,
 ) -> None:
     """Measure a model on a task."""
     from panmodal.evaluation import evaluate
+    from panmodal.prompting.reasoning import Reasoning
 
+    told: dict[str, Any] = {"trigger": trigger, "votes": votes, "shots": shots}
+    given = {name: value for name, value in told.items() if value is not None}
+    if cot is None and (trigger or votes):
+        raise InputError("--trigger and --votes are for a chain of thought; name one by --cot")
+    reasoning = Reasoning(cot, **given) if cot is not None else None
     family = load_model(model, "model", device, allow_pickle)
     with progress(task) as update:
         report = evaluate(
@@ -61,6 +81,7 @@ def run(
             shots=shots,
             retriever=retriever,
             data=data,
+            cot=reasoning,
             progress=update,
         )
     print_report(report, json)

@@ -20,6 +20,7 @@ from panmodal.evaluation.binding import audio_image, audio_plus_image, audio_tex
 from panmodal.evaluation.hallucination import chair, pope
 from panmodal.evaluation.metrics import accuracy, exact_match, last_words, recall_at, share
 from panmodal.evaluation.published import PUBLISHED
+from panmodal.evaluation.reasoned import Reasoner, reasoned, unhurried
 from panmodal.evaluation.segmentation import segment
 from panmodal.evaluation.shots import domain_mix
 from panmodal.evaluation.task import Example, Progress, Task, answered
@@ -38,8 +39,10 @@ from panmodal.playground import (
 )
 from panmodal.playground.new_words import Lesson
 from panmodal.playground.world import PAIRS, Scene, random_source, shuffled, single_object_scene
+from panmodal.prompting.reasoning import Reasoning
 
 PICTURES = ("own", "swapped", "none")
+MULTI_STEP = ("relation", "compare", "same", "chain")  # kinds whose programs look more than one thing up
 ROWS = 16  # prompts of many pictures that are answered at a time
 
 
@@ -64,7 +67,7 @@ class Report:
 class Asked:
     """How a task is to be run. `pictures` other than the question's "own" show what an answer owes to
     them: "swapped" for another scene's, or among the examples, or "none". `shots` is the number of examples in a
-    prompt, for tasks that have any; `retriever` says which (`Examples`)."""
+    prompt, for tasks that have any; `retriever` says which (`Examples`). `cot` says how the model reasons first."""
 
     split: str
     count: int
@@ -72,6 +75,11 @@ class Asked:
     shots: int | None
     retriever: str
     progress: Progress
+    cot: Reasoning | None = None
+
+    def shown(self, scene: Scene) -> Scene | None:
+        """What is seen when a scene is asked about"""
+        return {"own": scene, "swapped": make_scene(scene.seed + 1, scene.split), "none": None}[self.pictures]
 
 
 def evaluate(
@@ -84,20 +92,23 @@ def evaluate(
     shots: int | None = None,
     retriever: str = "random",
     data: str | os.PathLike[str] | None = None,
+    cot: Reasoning | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Report:
     """Runs a task on a model.
 
     The playground's scenes of `test` and `held-out` are of seeds that training never uses. A published benchmark lies
     in the folder `data`; each has a usual split. `count` is how many examples, by default as many as the task's
-    published figures are for.
+    published figures are for. With `cot` the model reasons so before it answers, in tasks that ask questions.
     """
     if task in PUBLISHED:
-        return _evaluate_published(model, task, split, count, data, progress)
+        return _evaluate_published(model, task, split, count, data, cot, progress)
     if task not in TASKS:
         raise InputError(f"unknown task {task!r}{suggest(task, [*TASKS, *PUBLISHED])}")
     kinds, run, usual = TASKS[task]
     _check_kind(model, task, kinds)
+    if cot is not None and task not in REASONED:
+        raise InputError(f"{task} is not asked with a chain of thought; known: {', '.join(REASONED)}")
     if data is not None:
         raise InputError(f"{task} makes its own data")
     split = split or "test"
@@ -107,7 +118,7 @@ def evaluate(
         raise InputError(f"unknown pictures {pictures!r}{suggest(pictures, PICTURES)}")
     if shots is not None and not 0 <= shots <= 64:
         raise InputError(f"shots is {shots}; it must lie between 0 and 64")
-    examples, metrics = run(model, Asked(split, count or usual, pictures, shots, retriever, progress))
+    examples, metrics = run(model, Asked(split, count or usual, pictures, shots, retriever, progress, cot))
     return Report(model.name, task, split, examples, metrics)
 
 
@@ -132,15 +143,23 @@ def score(
 
 
 def _evaluate_published(
-    model: Family[Any] | Conversational, task: str, split: str | None, count: int | None, data: Any, progress: Progress
+    model: Family[Any] | Conversational,
+    task: str,
+    split: str | None,
+    count: int | None,
+    data: Any,
+    cot: Reasoning | None,
+    progress: Progress,
 ) -> Report:
     benchmark = PUBLISHED[task]
-    _check_kind(model, task, benchmark.kinds)
+    _check_kind(model, task, benchmark.kinds if cot is None else (Conversational,))
     if data is None:
         raise InputError(f"{task} needs its data's folder: --data DIR")
     split, examples = _examples(benchmark, task, split, data)
-    asked = examples[:count]
-    return _report(model.name, task, split, benchmark, asked, benchmark.ask(model, asked, progress))
+    asked, asks = examples[:count], model if cot is None else Reasoner(model, cot)
+    if cot is not None:
+        asked = [unhurried(example) for example in asked]
+    return _report(model.name, task, split, benchmark, asked, benchmark.ask(asks, asked, progress))
 
 
 def _examples(
@@ -177,11 +196,13 @@ def _vqa(model: Conversational, asked: Asked, kinds: Sequence[str] = tuple(KINDS
 
     `question_only` is what one reaches who always gives a kind's most common answer.
     """
+    if asked.cot is not None:
+        return reasoned(model, asked, asked.cot, _questions(asked, kinds))
     right: dict[str, list[bool]] = defaultdict(list)
     answers: dict[str, Counter[str]] = defaultdict(Counter)
     batch: list[tuple[Question, list[Message]]] = []
     for done, (scene, question) in enumerate(_questions(asked, kinds), 1):
-        shown = {"own": scene, "swapped": make_scene(scene.seed + 1, scene.split), "none": None}[asked.pictures]
+        shown = asked.shown(scene)
         parts = [Image(render(shown))] if shown else []
         batch.append((question, [user(*parts, question.text)]))
         if len(batch) == 64 or done == asked.count:
@@ -293,6 +314,7 @@ def _zero_shot(model: Contrastive, asked: Asked) -> tuple[int, dict[str, Any]]:
 TASKS: dict[str, tuple[tuple[type[Any], ...], Callable[[Any, Asked], tuple[int, dict[str, Any]]], int]] = {
     "playground/vqa": ((Conversational,), _vqa, 2800),
     "playground/extremes": ((Conversational,), partial(_vqa, kinds=("extreme",)), 500),
+    "playground/multi-step": ((Conversational,), partial(_vqa, kinds=MULTI_STEP), 1000),
     "playground/pope": ((Conversational,), pope, 3000),
     "playground/chair": ((Conversational,), chair, 500),
     "playground/new-words": ((Conversational,), _new_words, 1000),
@@ -307,3 +329,4 @@ TASKS: dict[str, tuple[tuple[type[Any], ...], Callable[[Any, Asked], tuple[int, 
     "playground/match": ((BlipHybrid,), hybrid.match, 2000),
     "playground/caption": ((BlipHybrid,), hybrid.captions, 1000),
 }
+REASONED = ("playground/vqa", "playground/extremes", "playground/multi-step")  # may be asked with a chain of thought

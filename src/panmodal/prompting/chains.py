@@ -24,13 +24,13 @@ def follow(
     model's replies to them, until that gives None. A prompt after a turn of the user's goes on with that turn.
     `options` are those of `reply`."""
     said = [list(conversation) for conversation in conversations]
-    going = range(len(said))
+    going: Sequence[int] = range(len(said))
     while prompts := {i: prompt for i in going if (prompt := following(i, said[i])) is not None}:
         for i, prompt in prompts.items():
             said[i] = _extended(said[i], prompt)
         replies = model.reply_all([said[i] for i in prompts], rows, **options)
         for i, reply in zip(prompts, replies, strict=True):
-            said[i].append(reply)
+            said[i] = [*said[i], reply]
         going = list(prompts)
     return said
 
