@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,12 @@ import pytest
 from panmodal.playground.export import export_llava
 from panmodal.training import read_recipe, run_recipe
 
-TUNING = (Path(__file__).parents[1] / "docs" / "tuning.md").read_text()
+ROOT = Path(__file__).parents[1]
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", TUNING, re.MULTILINE | re.DOTALL)
+def blocks(language: str, page: str = "tuning.md") -> list[str]:
+    text = (ROOT / "docs" / page).read_text()
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture
@@ -40,3 +42,15 @@ def test_tuning_by_recipes(folder, number):
     recipe = read_recipe(folder / "mine.toml", ["stages.0.steps=2", "stages.0.batch=2"])
     run_recipe(recipe, quiet=True)
     assert (folder / recipe.out / "adapters" / recipe.stages[0].name / "adapter_model.safetensors").exists()
+
+
+def test_reasoning(command, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    (commands,) = blocks("sh", "reasoning.md")
+    for line in commands.splitlines():
+        ran = command(*shlex.split(line)[1:])
+        assert ran.code == 0 and "accuracy" in ran.out and ("--cot" in line) == ("grounded" in ran.out), ran.err
+    (code,) = blocks("python", "reasoning.md")
+    space: dict[str, object] = {}
+    exec(compile(code, "reasoning.md", "exec"), space)
+    assert space["found"].answer == "2" and len(space["steps"]) == 3

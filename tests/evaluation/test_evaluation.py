@@ -57,6 +57,7 @@ def test_accuracy():
 MODELS = {
     "playground/vqa": "llava",
     "playground/extremes": "llava",
+    "playground/multi-step": "llava",
     "playground/pope": "llava",
     "playground/chair": "llava",
     "playground/new-words": "flamingo",
@@ -70,7 +71,13 @@ MODELS = {
 @pytest.mark.parametrize("task", [task for task in TASKS if task.startswith("playground/")])
 def test_a_report(task):
     model = small(MODELS.get(task, "imagebind" if "audio" in task else "clip"), std=0.3)
-    few = {"playground/segment": 4, "playground/domain-mix": 16, "playground/chair": 20, "playground/extremes": 20}
+    few = {
+        "playground/segment": 4,
+        "playground/domain-mix": 16,
+        "playground/chair": 20,
+        "playground/extremes": 20,
+        "playground/multi-step": 20,
+    }
     count = few.get(task, 100)
     seen: list[tuple[int, int]] = []
     report = pm.evaluate(model, task, split="held-out", count=count, progress=lambda done, of: seen.append((done, of)))

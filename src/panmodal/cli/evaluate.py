@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from panmodal.cli.shared import AllowPickle, Device, Json, load_model, print_report, progress
+from panmodal.errors import InputError
 
 NAME = "eval"
 EXAMPLE = "panmodal eval tiny/chat playground/vqa --split held-out --json"
@@ -41,7 +42,8 @@ def run(
         str, typer.Option(help="own; or swapped or none, to see what answers owe to the picture.")
     ] = "own",
     shots: Annotated[
-        int | None, typer.Option(min=0, help="Examples in the prompt, for playground/new-words and domain-mix.")
+        int | None,
+        typer.Option(min=0, help="Examples in the prompt, for playground/new-words, domain-mix and --cot few-shot."),
     ] = None,
     retriever: Annotated[
         str, typer.Option(help="Which examples: random, balanced, or those likest by image, text or mixed.")
@@ -52,6 +54,18 @@ def run(
             help="A folder in which answers and results are kept, and from which a stopped evaluation goes on."
         ),
     ] = None,
+    cot: Annotated[
+        str | None,
+        typer.Option(
+            help="Reason first: thoughts (the model's own), zero-shot, few-shot, two-stage, adaptive, least-to-most."
+        ),
+    ] = None,
+    trigger: Annotated[
+        str | None, typer.Option(help='With --cot: what asks for reasons, by default "Let\'s think step by step."')
+    ] = None,
+    votes: Annotated[
+        int | None, typer.Option(min=1, help="With --cot: samples whose most common answer counts.")
+    ] = None,
     device: Device = "cpu",
     allow_pickle: AllowPickle = False,
     json: Json = False,
@@ -59,7 +73,13 @@ def run(
     """Measure a model on tasks."""
     from panmodal.evaluation import PUBLISHED, evaluate
     from panmodal.evaluation.tasks import check_task
+    from panmodal.prompting.reasoning import Reasoning
 
+    told: dict[str, Any] = {"trigger": trigger, "votes": votes, "shots": shots}
+    given = {name: value for name, value in told.items() if value is not None}
+    if cot is None and (trigger or votes):
+        raise InputError("--trigger and --votes are for a chain of thought; name one by --cot")
+    reasoning = Reasoning(cot, **given) if cot is not None else None
     family = load_model(model, "model", device, allow_pickle)
     for task in tasks:
         check_task(family, task)
@@ -78,6 +98,7 @@ def run(
                 retriever=retriever,
                 data=place / task if several and place else place,
                 out=out,
+                cot=reasoning,
                 progress=update,
             )
         print_report(report, json)

@@ -32,9 +32,10 @@ class SceneQuestions(Task):
     max_tokens = 64
 
     def examples(self, data: Path, split: str) -> list[Example]:
-        return [self._example(scene, question) for scene, question in self._questions(split)]
+        return [self._example(scene, question) for scene, question in self.drawn(split)]
 
-    def _questions(self, split: str) -> Iterator[tuple[Scene, Question]]:
+    def drawn(self, split: str) -> Iterator[tuple[Scene, Question]]:
+        """Scenes of a split, and what is asked about each"""
         seed = 0
         for i in range(self.count):
             kind = self.question_kinds[i % len(self.question_kinds)]
@@ -45,8 +46,12 @@ class SceneQuestions(Task):
                 seed += 1
             yield scene, found[0]
 
+    def shown(self, scene: Scene) -> Scene | None:
+        """What is seen when a scene is asked about"""
+        return {"own": scene, "swapped": make_scene(scene.seed + 1, scene.split), "none": None}[self.pictures]
+
     def _example(self, scene: Scene, question: Question) -> Example:
-        shown = {"own": scene, "swapped": make_scene(scene.seed + 1, scene.split), "none": None}[self.pictures]
+        shown = self.shown(scene)
         picture = [Made(lambda: Pil.fromarray(render(shown)))] if shown else []
         return Example(str(scene.seed), (*picture, question.text), question.answer, {"kind": question.kind})
 

@@ -20,6 +20,7 @@ from panmodal.evaluation.binding import audio_image, audio_plus_image, audio_tex
 from panmodal.evaluation.hallucination import chair, pope
 from panmodal.evaluation.metrics import accuracy, last_words, recall_at, share
 from panmodal.evaluation.published import PUBLISHED
+from panmodal.evaluation.reasoned import Reasoner, reasoned, unhurried
 from panmodal.evaluation.results import Record, Report, provenance
 from panmodal.evaluation.scenes import SceneQuestions
 from panmodal.evaluation.segmentation import segment
@@ -38,8 +39,10 @@ from panmodal.playground import (
 )
 from panmodal.playground.new_words import Lesson
 from panmodal.playground.world import PAIRS, random_source, shuffled, single_object_scene
+from panmodal.prompting.reasoning import Reasoning
 
 PICTURES = ("own", "swapped", "none")
+MULTI_STEP = ("relation", "compare", "same", "chain")  # kinds whose programs look more than one thing up
 ROWS = 16  # prompts of many pictures that are answered at a time
 
 
@@ -68,40 +71,44 @@ def evaluate(
     retriever: str = "random",
     data: str | os.PathLike[str] | None = None,
     out: str | os.PathLike[str] | None = None,
+    cot: Reasoning | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Report:
     """Runs a task on a model.
 
     The playground's scenes of `test` and `held-out` are of seeds that training never uses. A published benchmark lies
     in the folder `data`; each has a usual split. `count` is how many examples, by default as many as the task's
-    published figures are for.
+    published figures are for. With `cot` the model reasons so before it answers, in tasks that ask questions.
 
     In the folder `out` each answer is kept as it comes, and the result with all that it depends on: what was answered
     there already is not asked again. Raises InputError if what is there was made in another way.
     """
     check_task(model, task)
     if task in PUBLISHED:
-        benchmark = PUBLISHED[task]
-        if data is None:
-            raise InputError(f"{task} needs its data's folder: --data DIR")
-        split, examples = _examples(benchmark, task, split, data)
-        return _answered(model, task, split, {}, benchmark, examples[:count], out, progress)
-    _, run, usual = TASKS[task]
+        return _published(model, task, split, count, data, out, cot, progress)
+    _, asks, usual = TASKS[task]
     if data is not None:
         raise InputError(f"{task} makes its own data")
-    split = split or "test"
+    split, count = split or "test", count or usual
     if split not in SPLITS:
         raise InputError(f"unknown split {split!r}{suggest(split, SPLITS)}")
     if pictures not in PICTURES:
         raise InputError(f"unknown pictures {pictures!r}{suggest(pictures, PICTURES)}")
     if shots is not None and not 0 <= shots <= 64:
         raise InputError(f"shots is {shots}; it must lie between 0 and 64")
-    count = count or usual
-    if isinstance(run, SceneQuestions):
-        benchmark = replace(run, count=count, pictures=pictures)
-        examples = benchmark.examples(Path(), split)
-        return _answered(model, task, split, {"pictures": pictures}, benchmark, examples, out, progress)
-    settings = {"count": count, "pictures": pictures, "shots": shots, "retriever": retriever}
+    settings: dict[str, Any] = {"pictures": pictures}
+    if isinstance(asks, SceneQuestions):
+        scenes = replace(asks, count=count, pictures=pictures)
+        if cot is None:
+            return _answered(model, task, split, settings, scenes, scenes.examples(Path(), split), out, progress)
+        settings["cot"] = cot.to_json()
+        run: Run = partial(reasoned, cot=cot, scenes=scenes)
+    elif cot is None:
+        run = asks
+    else:
+        asking = [name for name, (_, one, _) in TASKS.items() if isinstance(one, SceneQuestions)]
+        raise InputError(f"{task} is not asked with a chain of thought; known: {', '.join(asking)}")
+    settings |= {"count": count, "shots": shots, "retriever": retriever}
     record = _record(out, model, task, split, settings)
     if record and record.result:
         return record.result.report
@@ -109,6 +116,29 @@ def evaluate(
     if record:
         record.write(report, None, (), {})
     return report
+
+
+def _published(
+    model: Family[Any] | Conversational,
+    task: str,
+    split: str | None,
+    count: int | None,
+    data: str | os.PathLike[str] | None,
+    out: str | os.PathLike[str] | None,
+    cot: Reasoning | None,
+    progress: Progress,
+) -> Report:
+    benchmark = PUBLISHED[task]
+    if data is None:
+        raise InputError(f"{task} needs its data's folder: --data DIR")
+    split, examples = _examples(benchmark, task, split, data)
+    examples = examples[:count]
+    if cot is None:
+        return _answered(model, task, split, {}, benchmark, examples, out, progress)
+    if not isinstance(model, Conversational):
+        raise InputError(f"{model.name} does not converse, and so cannot reason before it answers")
+    examples, settings = [unhurried(example) for example in examples], {"cot": cot.to_json()}
+    return _answered(model, task, split, settings, benchmark, examples, out, progress, Reasoner(model, cot))
 
 
 def score(
@@ -165,9 +195,10 @@ def _answered(
     examples: Sequence[Example],
     out: str | os.PathLike[str] | None,
     progress: Progress,
+    reasoner: Reasoner | None = None,
 ) -> Report:
-    """What a model's answers reach, kept or not"""
-    ask = partial(benchmark.ask, model)
+    """What a model's answers reach, kept or not; by a `reasoner`, if there is one, that asks it"""
+    ask = partial(benchmark.ask, reasoner or model)
     record = _record(out, model, task, split, settings, benchmark, examples)
     told: dict[str, str] = {}
     for one, text in zip(examples, record.answers(examples, ask) if record else ask(examples), strict=True):
@@ -288,6 +319,7 @@ Run = Callable[[Any, Asked], tuple[int, dict[str, Any]]]
 TASKS: dict[str, tuple[tuple[type[Any], ...], SceneQuestions | Run, int]] = {
     "playground/vqa": ((Conversational,), SceneQuestions(tuple(KINDS)), 2800),
     "playground/extremes": ((Conversational,), SceneQuestions(("extreme",)), 500),
+    "playground/multi-step": ((Conversational,), SceneQuestions(MULTI_STEP), 1000),
     "playground/pope": ((Conversational,), pope, 3000),
     "playground/chair": ((Conversational,), chair, 500),
     "playground/new-words": ((Conversational,), _new_words, 1000),

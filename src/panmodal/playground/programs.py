@@ -25,10 +25,12 @@ from collections.abc import Callable
 from typing import Any
 
 from panmodal.errors import InputError, suggest
-from panmodal.playground.world import WORLD, Object, Scene
+from panmodal.playground.world import BACKGROUNDS, DIGITS, VALUES, WORLD, Object, Scene
 
 Program = list[Any]
 
+QUARTERS = tuple(f"{row} {column}" for row in ("top", "bottom") for column in ("left", "right"))
+ANSWERS = frozenset(("yes", "no", *DIGITS, *QUARTERS, *BACKGROUNDS, *(v for values in VALUES.values() for v in values)))
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "above": (0, -1), "below": (0, 1)}
 
 
