@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
 
 import pytest
+from PIL import Image as Pil
 
+import panmodal as pm
+from panmodal.playground import render
+from panmodal.playground.box_world import make_boxes, picture
 from panmodal.playground.export import export_llava
+from panmodal.playground.new_words import Lesson
 from panmodal.training import read_recipe, run_recipe
 
 ROOT = Path(__file__).parents[1]
@@ -54,3 +60,23 @@ def test_reasoning(command, capsys, monkeypatch):
     space: dict[str, object] = {}
     exec(compile(code, "reasoning.md", "exec"), space)
     assert space["found"].answer == "2" and len(space["steps"]) == 3
+
+
+def test_nlvr(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for i, box in enumerate(make_boxes(1, "test"), 1):
+        Pil.fromarray(picture(box)).save(f"box{i}.png")
+    (code,) = blocks("python", "nlvr.md")
+    exec(compile(code, "nlvr.md", "exec"), {})
+    assert re.fullmatch(r"<think> .* total \d </think> (true|false)\n", capsys.readouterr().out)
+
+
+def test_examples(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lesson = Lesson(0)
+    lines = [pm.Sample((pm.user(pm.Image(render(e.scene))), pm.assistant(e.text))).to_json() for e in lesson.shots(8)]
+    Path("mine.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    Pil.fromarray(render(lesson.query.scene)).save("new.png")
+    (code,) = blocks("python", "icl.md")
+    exec(compile(code, "icl.md", "exec"), {})
+    assert capsys.readouterr().out.startswith("4 examples: this is a ")
