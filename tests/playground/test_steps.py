@@ -59,6 +59,7 @@ def test_true_rationales_hold_and_are_of_no_other_scene():
         ("the lowest is the red cross at 50 80. the topmost is the red cross.", [True, False]),
         ("the background is white. the background is black.", [True, False]),
         ("<think> The background is  white. </think> I think so. It is 7", [True, None, None]),
+        ("that makes 2. 2\nyes", [False]),
         ("", []),
     ],
 )

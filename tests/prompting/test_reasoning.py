@@ -9,6 +9,7 @@ from panmodal.errors import InputError
 from panmodal.prompting.chains import Chain, infill
 from panmodal.prompting.examples import Examples
 from panmodal.prompting.reasoning import DECOMPOSE, NEXT, STEP_BY_STEP, Reasoning, parted, sub_questions, vote
+from tests.families.small import small
 from tests.prompting.test_examples import sample, shade
 
 
@@ -68,6 +69,16 @@ def test_a_chain_has_as_many_steps_as_prompts_or_as_the_model_says():
         Chain(())
     with pytest.raises(InputError, match="most is 0"):
         Chain(("a",), most=0)
+
+
+def test_a_chain_ends_where_there_is_no_room(monkeypatch):
+    model = small("llava")
+    monkeypatch.setattr(model, "reply_all", lambda said, rows: [pm.assistant("a star") for _ in said])
+    whole = [*ASKED, pm.assistant("a star"), pm.user("on")]
+    room = len(model.processor.expand([*whole, pm.assistant("a star"), pm.user("on")], True).ids)
+    monkeypatch.setattr(model.language, "context", room)
+    (said,) = Chain(("", "on"), until="never").run(model, [ASKED])
+    assert [m.text for m in said] == ["how many?", "a star", "on", "a star"]
 
 
 def test_gaps_are_filled_from_the_middle():

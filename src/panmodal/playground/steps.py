@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from panmodal.errors import InputError
-from panmodal.playground.programs import DIRECTIONS, run
+from panmodal.playground.programs import ANSWERS, DIRECTIONS, run
 from panmodal.playground.questions import MARGIN, SUPERLATIVE, TOWARDS
 from panmodal.playground.words import REGIONS, region
 from panmodal.playground.world import BACKGROUNDS, COLOURS, SHAPES, VALUES, Filter, Object, Scene
@@ -19,11 +19,12 @@ Judge = Callable[..., tuple[bool, Seen | None]]
 
 
 def check(rationale: str, scene: Scene) -> list[bool | None]:
-    """For each sentence whether it is true of the scene; None for one that is not in the playground's words."""
+    """For each sentence whether it is true of the scene; None for one that is not in the playground's words. An
+    answer alone is no step."""
     told: list[bool | None] = []
     seen: Seen | None = None
     for sentence in re.split(r"[.\n]", re.sub(r"</?think>", "\n", rationale.lower())):
-        if said := " ".join(sentence.split()):
+        if (said := " ".join(sentence.split())) and said not in ANSWERS:
             holds, seen = _judged(said, scene, seen)
             told.append(holds)
     return told

@@ -8,7 +8,7 @@ from typing import Any
 
 from panmodal.data.sample import Conversation, Said, user
 from panmodal.errors import InputError
-from panmodal.families import Conversational
+from panmodal.families import Chat, Conversational
 
 BETWEEN = "What happened between these two? Say it in one sentence."
 
@@ -21,18 +21,23 @@ def follow(
     **options: Any,
 ) -> list[Conversation]:
     """The conversations, each with the prompts that `following` gives for its number and what it has so far, and the
-    model's replies to them, until that gives None. A prompt after a turn of the user's goes on with that turn.
-    `options` are those of `reply`."""
+    model's replies to them, until that gives None. A prompt after a turn of the user's goes on with that turn. A
+    conversation that the model has no more room for ends before the prompt. `options` are those of `reply`."""
     said = [list(conversation) for conversation in conversations]
     going: Sequence[int] = range(len(said))
     while prompts := {i: prompt for i in going if (prompt := following(i, said[i])) is not None}:
-        for i, prompt in prompts.items():
-            said[i] = _extended(said[i], prompt)
-        replies = model.reply_all([said[i] for i in prompts], rows, **options)
-        for i, reply in zip(prompts, replies, strict=True):
-            said[i] = [*said[i], reply]
-        going = list(prompts)
+        asked = {i: _extended(said[i], prompt) for i, prompt in prompts.items()}
+        asked = {i: more for i, more in asked.items() if said[i][-1].role == "user" or _fits(model, more)}
+        replies = model.reply_all(list(asked.values()), rows, **options) if asked else []
+        for (i, more), reply in zip(asked.items(), replies, strict=True):
+            said[i] = [*more, reply]
+        going = list(asked)
     return said
+
+
+def _fits(model: Conversational, said: Conversation) -> bool:
+    """Whether there is room for a reply, as far as that is known"""
+    return not isinstance(model, Chat) or len(model.processor.expand(said, True).ids) < model.language.context
 
 
 def _extended(said: Conversation, prompt: str) -> Conversation:
