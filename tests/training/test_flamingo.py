@@ -17,9 +17,9 @@ RECIPE = Path(__file__).parents[2] / "recipes" / "tiny" / "flamingo.toml"
 
 
 def test_the_recipe_runs(tmp_path):
-    small = [f"stages.{i}.{key}={value}" for i in range(3) for key, value in (("steps", 2), ("batch", 1))]
+    small = [f"stages.{i}.{key}={value}" for i in range(4) for key, value in (("steps", 2), ("batch", 1))]
     family = run_recipe(read_recipe(RECIPE, [f"out={tmp_path}", *small]), quiet=True)
-    text, pictures, last = (pm.load(tmp_path / "stages" / stage.name) for stage in read_recipe(RECIPE).stages)
+    text, pictures, _, last = (pm.load(tmp_path / "stages" / stage.name) for stage in read_recipe(RECIPE).stages)
     clip = pm.load("tiny/clip").model.image
     for name, weight in clip.body.named_parameters():
         assert torch.equal(last.model.encoder.body.get_parameter(name), weight.half().float())  # frozen all along
