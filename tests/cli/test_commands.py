@@ -320,7 +320,7 @@ def test_segment_says_what_is_wrong(command, models, scenes, tmp_path):
 def test_eval(command, models):
     result = command("eval", models / "llava", "playground/vqa", "--count", 28, "--split", "held-out", "--json")
     report = json.loads(result.out)
-    assert set(report) == {"model", "task", "split", "examples", "metrics"}
+    assert set(report) == {"model", "task", "split", "examples", "metrics", "intervals"}
     assert report["examples"] == 28 and len(report["metrics"]["by_kind"]) == 14
     assert "by_kind" in command("eval", models / "llava", "playground/vqa", "--count", 14, "--pictures", "none").out
     result = command("eval", models / "flamingo", "playground/new-words", "--shots", 2, "--count", 8, "--json")

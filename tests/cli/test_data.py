@@ -56,7 +56,7 @@ def test_show(command, tmp_path):
 
 def test_rationales(command, tmp_path):
     out = tmp_path / "thought.jsonl"
-    result = command("data", "rationales", "playground/statements-text", "--out", out, "--count", 3, "--json")
+    result = command("data", "rationales", "playground/thoughts", "--out", out, "--count", 3, "--json")
     told = json.loads(result.out)
     assert result.code == 0 and told["samples"] == 3 and told["right"] == len(out.read_text().splitlines())
     one_line_error(command("data", "rationales", "playground/statements", "--out", out), "has no end")
