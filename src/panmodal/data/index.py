@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -32,6 +33,14 @@ def opened(path: Path) -> BinaryIO:
         raise InputError(f"{path} cannot be opened ({error.strerror})") from None
 
 
+@contextmanager
+def replacing_file(file: Path) -> Iterator[Path]:
+    """A fresh file to write, which takes the place of `file` when it is whole."""
+    fresh = file.with_name(f"{file.name}.{os.getpid()}.new")
+    yield fresh
+    fresh.replace(file)
+
+
 def indexed(path: Path, make: Callable[[Path], Numbers]) -> Numbers:
     """A file's index, which is kept in the user's cache folder if the file is big, until the file changes."""
     told = path.stat()
@@ -45,10 +54,8 @@ def indexed(path: Path, make: Callable[[Path], Numbers]) -> Numbers:
     except (OSError, ValueError):  # none yet, or damaged
         found = make(path)
     file.parent.mkdir(parents=True, exist_ok=True)
-    fresh = file.with_suffix(f".{os.getpid()}.new")
-    with fresh.open("wb") as out:
+    with replacing_file(file) as fresh, fresh.open("wb") as out:
         np.save(out, found)
-    fresh.replace(file)
     return found
 
 

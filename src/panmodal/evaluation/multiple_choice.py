@@ -51,7 +51,8 @@ def lettered(choices: Sequence[object]) -> dict[str, str]:
 
 
 class Choices(Task):
-    """Questions of which one answer is right."""
+    """Questions of which one answer is right. `about["kinds"]` are the names of the accuracies beside `accuracy` that a
+    question counts in."""
 
     @abstractmethod
     def told(self, example: Example, answer: str) -> str | None:
@@ -59,6 +60,14 @@ class Choices(Task):
 
     def mark(self, example: Example, answer: str) -> bool:
         return bool(self.told(example, answer) == example.truth)
+
+    def score(self, examples: Sequence[Example], answers: Mapping[str, str]) -> Score:
+        units = []
+        for example in examples:
+            answer = answers[example.id]
+            right = dict.fromkeys(["accuracy", *example.about["kinds"]], self.mark(example, answer))
+            units.append({**right, "unparsed": self.told(example, answer) is None})
+        return tally(units)
 
 
 class ScienceQa(Choices):
@@ -87,16 +96,8 @@ class ScienceQa(Choices):
         return examples
 
     def told(self, example: Example, answer: str) -> str | None:
-        return scienceqa_choice(answer)
-
-    def score(self, examples: Sequence[Example], answers: Mapping[str, str]) -> Score:
-        units = []
-        for example in examples:
-            told = self.told(example, answers[example.id])
-            right = told == example.truth
-            unread = told is None or told not in example.about["letters"]
-            units.append({"accuracy": right, **dict.fromkeys(example.about["kinds"], right), "unparsed": unread})
-        return tally(units)
+        letter = scienceqa_choice(answer)
+        return letter if letter and letter in example.about["letters"] else None
 
 
 class MmBench(Choices):
@@ -175,14 +176,6 @@ class SeedBench(Choices):
     def told(self, example: Example, answer: str) -> str | None:
         return answer.strip() if answer.strip() in tuple("ABCD") else None
 
-    def score(self, examples: Sequence[Example], answers: Mapping[str, str]) -> Score:
-        units = []
-        for example in examples:
-            told = self.told(example, answers[example.id])
-            right = dict.fromkeys(["accuracy", *example.about["kinds"]], told == example.truth)
-            units.append({**right, "unparsed": told is None})
-        return tally(units)
-
 
 class Mmmu(Choices):
     """College exams (Yue et al., 2024): Parquet as on the hub, a folder a subject, or `answer_dict_val.json`. Answers
@@ -224,7 +217,8 @@ class Mmmu(Choices):
         subject = "_".join(key.split("_")[1:-1])
         if subject not in DISCIPLINE:
             raise InputError(f"{key!r} is no question of MMMU; they are called validation_SUBJECT_NUMBER")
-        about = {"open": kind != "multiple-choice", "options": options, "subject": subject}
+        kinds = [DISCIPLINE[subject], named(subject)]
+        about = {"open": kind != "multiple-choice", "options": options, "kinds": kinds}
         return Example(key, parts, right, about)
 
     def read(self, path: Path) -> list[Answer]:
@@ -245,16 +239,6 @@ class Mmmu(Choices):
 
     def mark(self, example: Example, answer: str) -> bool:
         return mmmu_open(answer, example.truth) if example.about["open"] else super().mark(example, answer)
-
-    def score(self, examples: Sequence[Example], answers: Mapping[str, str]) -> Score:
-        units = []
-        for example in examples:
-            said = answers[example.id]
-            right, unread = self.mark(example, said), self.told(example, said) is None
-            subject = example.about["subject"]
-            kinds = ("accuracy", DISCIPLINE[subject], named(subject))
-            units.append({**dict.fromkeys(kinds, right), "unparsed": unread})
-        return tally(units)
 
 
 class MathVista(Choices):
@@ -289,14 +273,6 @@ class MathVista(Choices):
     def told(self, example: Example, answer: str) -> str | None:
         about = example.about
         return mathvista_answer(answer, about["choices"], about["form"], about["precision"])
-
-    def score(self, examples: Sequence[Example], answers: Mapping[str, str]) -> Score:
-        units = []
-        for example in examples:
-            told = self.told(example, answers[example.id])
-            right = dict.fromkeys(["accuracy", *example.about["kinds"]], told == example.truth)
-            units.append({**right, "unparsed": told is None})
-        return tally(units)
 
 
 def _listed(text: str) -> list[str]:

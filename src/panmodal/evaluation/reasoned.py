@@ -12,12 +12,13 @@ from panmodal.data.sample import Conversation, Image, Message, Sample, assistant
 from panmodal.evaluation.metrics import exact_match, normalised, share
 from panmodal.evaluation.multiple_choice import LETTER
 from panmodal.evaluation.scenes import SceneQuestions
+from panmodal.evaluation.shots import store_of
 from panmodal.evaluation.task import BRIEFLY, Example
-from panmodal.families import Conversational, load
+from panmodal.families import Conversational
 from panmodal.playground import make_scene, questions, render
 from panmodal.playground.programs import ANSWERS
 from panmodal.playground.steps import check
-from panmodal.prompting.examples import LIKENESS, Examples
+from panmodal.prompting.examples import Examples
 from panmodal.prompting.reasoning import Reasoning, parted
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 ROWS = 64  # questions asked at a time
 STORE = 240  # examples with rationales to choose from
-EMBEDDER = "tiny/clip"  # sees how much alike they are
 
 
 @dataclass(frozen=True)
@@ -108,4 +108,4 @@ def _worked(retriever: str, trigger: str) -> Examples:
         for question in questions(scene, 1):
             asked = user(Image(render(scene)), f"{question.text} {trigger}")
             samples.append(Sample((asked, assistant(f"{question.rationale} {question.answer}"))))
-    return Examples(samples, retriever, load(EMBEDDER) if retriever in LIKENESS else None)
+    return store_of(samples, retriever)

@@ -17,6 +17,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 import panmodal
+from panmodal.data.index import replacing_file
 from panmodal.data.media import Medium
 from panmodal.data.sample import Image, Part, Text, user
 from panmodal.errors import InputError
@@ -205,9 +206,8 @@ class Record:
         place = self.folder / "pictures" / f"{known}.png"
         if not place.exists():
             place.parent.mkdir(exist_ok=True)
-            fresh = place.with_suffix(".new")
-            copy(medium).pixels.save(fresh, "PNG")
-            fresh.replace(place)
+            with replacing_file(place) as fresh:
+                copy(medium).pixels.save(fresh, "PNG")
         return f"pictures/{place.name}"
 
 
@@ -238,13 +238,11 @@ def read_result(file: Path) -> Result:
 
 def replace_file(file: Path, content: bytes) -> None:
     """Writes a file whole, or not at all. Raises InputError if it cannot."""
-    fresh = file.with_name(file.name + ".new")
     try:
-        with fresh.open("wb") as out:
+        with replacing_file(file) as fresh, fresh.open("wb") as out:
             out.write(content)
             out.flush()
             os.fsync(out.fileno())
-        fresh.replace(file)
     except OSError as error:
         raise InputError(f"{file} cannot be written ({error.strerror})") from None
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from panmodal.data.sample import Sample
 from panmodal.evaluation.metrics import last_words, share
 from panmodal.families import Conversational, load
 from panmodal.playground import HELD_OUT, SEEN
@@ -21,12 +23,16 @@ EMBEDDER = "tiny/clip"  # sees how much alike they are
 MAX_TOKENS = 16
 
 
+def store_of(samples: Sequence[Sample], retriever: str) -> Examples:
+    """Samples to choose examples from, likened, if they are, by tiny/clip"""
+    return Examples(samples, retriever, load(EMBEDDER) if retriever in LIKENESS else None)
+
+
 def domain_mix(model: Conversational, asked: Asked) -> tuple[int, dict[str, Any]]:
     """What a picture is called, where each background has made-up words of its own for colours and shapes; both must be
     right. `shots`, 2 unless said, come from a store of pictures on all backgrounds, in whose words training's pairs of
     colour and shape are named. `shown` is how many of them there was room for."""
-    embedder = load(EMBEDDER) if asked.retriever in LIKENESS else None
-    store = Examples([domain_sample(10**6 + i, SEEN) for i in range(STORE)], asked.retriever, embedder)
+    store = store_of([domain_sample(10**6 + i, SEEN) for i in range(STORE)], asked.retriever)
     pairs, wanted = (sorted(HELD_OUT) if asked.split == "held-out" else SEEN), 2 if asked.shots is None else asked.shots
     right: dict[str, list[bool]] = defaultdict(list)
     counts: list[int] = []

@@ -251,9 +251,9 @@ def _has_figure(example: Example) -> bool:
 
 class NlvrTask(Task):
     """Whether sentences are true of pictures (NLVR, Suhr et al., 2017), of which a model first says what is in them;
-    any split in the published layout. `accuracy` counts each of a sentence's six
-    pictures, `consistency` the sentences with all their pictures right, as the official evaluation does. An answer
-    that is neither true nor false is wrong, and counted in `unparsed`. `majority` is what one answer to all reaches."""
+    any split in the published layout. `accuracy` counts each of a sentence's six pictures, `consistency` the sentences
+    with all their pictures right, as the official evaluation does. An answer that is neither true nor false is wrong,
+    and counted in `unparsed`. `majority` is what one answer to all reaches."""
 
     splits = ("test", "dev", "hidden", "train")
     open_splits = True

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ from typing import Any, NamedTuple
 
 from panmodal.checkpoints.store import write_json
 from panmodal.data.archives import content, expanded, members
+from panmodal.data.index import replacing_file
 from panmodal.data.media import PICTURE_SUFFIXES, media_files
 from panmodal.data.records import PICTURES
 from panmodal.data.sample import Image
@@ -193,9 +193,8 @@ def _write(file: Path, rows: list[dict[str, Any]], verb: str) -> None:
         "segment": ("masks", pa.list_(mask)),
     }
     schema = pa.schema([("name", pa.string()), kinds[verb], ("error", pa.string())])
-    fresh = file.with_suffix(f".{os.getpid()}.new")
-    parquet().write_table(pa.Table.from_pylist(rows, schema=schema), fresh)
-    fresh.replace(file)
+    with replacing_file(file) as fresh:
+        parquet().write_table(pa.Table.from_pylist(rows, schema=schema), fresh)
 
 
 def parquet() -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from panmodal.data.index import cache_folder
+from panmodal.data.index import cache_folder, replacing_file
 from panmodal.data.media import Medium
 from panmodal.data.sample import as_medium
 from panmodal.errors import InputError
@@ -82,6 +81,5 @@ def _read(file: Path) -> dict[str, Tensor]:
 
 def _write(file: Path, vectors: dict[str, Tensor]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    fresh = file.with_suffix(f".{os.getpid()}.new")
-    save_file({"vectors": torch.stack(list(vectors.values()))}, fresh, {"keys": json.dumps(list(vectors))})
-    fresh.replace(file)
+    with replacing_file(file) as fresh:
+        save_file({"vectors": torch.stack(list(vectors.values()))}, fresh, {"keys": json.dumps(list(vectors))})

@@ -17,11 +17,6 @@ COLOURS = {"black": (0, 0, 0), "blue": (0, 153, 255), "yellow": (255, 255, 0)}
 SHAPES = ("circle", "square", "triangle")
 SIZES = {"small": 10, "medium": 20, "big": 30}
 GREY = (211, 211, 211)
-WORDS = """
-item items block blocks tower towers box boxes base edge wall corner touching closely stacked top least most atleast
-true false big medium only contains contain having which over none together multiple second wall height colored being
-between middle seven side
-""".split()
 SIDES = ("left", "right", "top", "bottom")
 BESIDE = 0.5  # of things scattered lie at a side of their box
 

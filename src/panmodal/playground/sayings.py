@@ -6,7 +6,19 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from panmodal.playground.box_world import COLOURS, SHAPES, Box
-from panmodal.playground.speaker import NUMBERS, Filter, Part, Quantity, Speaker, Statement, alike, exactly, least, most
+from panmodal.playground.speaker import (
+    NUMBERS,
+    Fits,
+    Part,
+    Quantity,
+    Speaker,
+    Statement,
+    alike,
+    exactly,
+    fitting,
+    least,
+    most,
+)
 from panmodal.playground.words import listing
 
 Said = tuple[str, tuple[Part, ...]]  # of a box or a tower
@@ -29,12 +41,12 @@ def _items(s: Speaker) -> Statement:
     where, kind = s.touching(), s.filter(touching=False)
     if s.pick(True, False):
         text = s.say(f"none of the {kind.text(2)} are {where.text}")
-        near = Filter("", "", f"{kind.name} {where.thought}", lambda i: kind.fits(i) and where.fits(i))
-        return Statement(text, (near.part(),), exactly(0))
+        near = fitting(f"{kind.name} {where.thought}", lambda i: kind.fits(i) and where.fits(i))
+        return Statement(text, (near,), exactly(0))
     text = s.say(f"{{all the |all |}}{kind.text(2)} are {where.text}")
     away = "edge" if where.thought == "not edge" else f"not {where.thought}"
-    far = Filter("", "", f"{kind.name} {away}", lambda i: kind.fits(i) and not where.fits(i))
-    return Statement(text, (far.part(),), exactly(0))
+    far = fitting(f"{kind.name} {away}", lambda i: kind.fits(i) and not where.fits(i))
+    return Statement(text, (far,), exactly(0))
 
 
 def _boxes(s: Speaker) -> Statement:
@@ -102,8 +114,8 @@ def _content(s: Speaker) -> Said:
             where, part = "on top", _top(colour)
         else:
             side = s.touching()
-            there = Filter("", "", f"{colour} item {side.thought}", lambda i: i.colour == colour and side.fits(i))
-            where, part = side.text, there.part(least(1))
+            there: Fits = lambda i: i.colour == colour and side.fits(i)  # noqa: E731
+            where, part = side.text, fitting(f"{colour} item {side.thought}", there, least(1))
         return " ".join(f"{s.number(n)} items and {one} {where}".split()), (_size(exactly(n)), part)
     n = s.pick(2, 3, 4)
     return f"{s.number(n)} items at most", (_size(most(n)),)
@@ -143,8 +155,8 @@ def _sides(s: Speaker) -> Statement:
         colour, shape = s.pick(*COLOURS), s.pick("item", "item", "object", *SHAPES)
         text = s.say(f"all {{the |}}{colour} {shape}s are in the same box")
         shape = "" if shape in ("item", "object") else shape
-        there = Filter("", "", f"{colour} {shape or 'item'}", lambda i: i.colour == colour and shape in ("", i.shape))
-        return Statement(text, (there.part(least(1)),), exactly(1))
+        there: Fits = lambda i: i.colour == colour and shape in ("", i.shape)  # noqa: E731
+        return Statement(text, (fitting(f"{colour} {shape or 'item'}", there, least(1)),), exactly(1))
     side = s.touching()
     text = s.say(f"there is a box with all {{3|three}} {{colors|colours}} {side.text}")
     part = Part(f"color {side.thought}", lambda box: len({i.colour for i in box if side.fits(i)}), exactly(3))

@@ -55,6 +55,11 @@ class Part:
         return " ".join((*([self.wanted.thought] if self.wanted else []), self.name, *counts))
 
 
+def fitting(name: str, fits: Fits, wanted: Quantity | None = None) -> Part:
+    """How many items of a box are such"""
+    return Part(name, lambda box: sum(map(fits, box)), wanted)
+
+
 def _all_together(counts: Sequence[int]) -> int:
     return sum(counts)
 
@@ -116,11 +121,8 @@ class Filter:
     def text(self, n: int) -> str:
         return f"{self.noun}{'' if n == 1 else 's'} {self.place}".strip()
 
-    def count(self, box: Box) -> int:
-        return sum(map(self.fits, box))
-
     def part(self, wanted: Quantity | None = None) -> Part:
-        return Part(self.name, self.count, wanted)
+        return fitting(self.name, self.fits, wanted)
 
 
 class Speaker:
