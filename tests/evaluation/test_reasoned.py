@@ -9,6 +9,7 @@ import pytest
 import panmodal as pm
 from panmodal.evaluation.reasoned import read
 from panmodal.playground import make_scene, questions, render
+from panmodal.playground.questions import MULTI_STEP
 from panmodal.prompting.reasoning import Reasoning
 from tests.families.small import small
 
@@ -21,10 +22,9 @@ def thinker(monkeypatch):
 
     def make(said):
         known = {}
-        kinds = ("relation", "compare", "same", "chain")
         for seed in range(60):
             scene = make_scene(seed, "test")
-            for kind in kinds:
+            for kind in MULTI_STEP:
                 for question in questions(scene, 1, kinds=(kind,)):
                     known[pm.Image(render(scene)).key, question.text] = question
         model, heard = small("llava"), []
@@ -48,7 +48,7 @@ def test_who_knows_it_all(thinker):
     model, heard = thinker(lambda why, answer: f"{why} {answer}")
     report = pm.evaluate(model, "playground/multi-step", count=COUNT, cot=Reasoning())
     assert report.examples == COUNT and all(text.endswith("? Let's think step by step.") for text, _ in heard)
-    by_kind = dict.fromkeys(("relation", "compare", "same", "chain"), 1)
+    by_kind = dict.fromkeys(MULTI_STEP, 1)
     assert report.metrics == {
         "accuracy": 1, "by_kind": by_kind, "steps_right": 1, "steps_unparsed": 0, "grounded": 1, "unparsed": 0
     }  # fmt: skip

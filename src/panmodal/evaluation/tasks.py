@@ -38,11 +38,11 @@ from panmodal.playground import (
     render,
 )
 from panmodal.playground.new_words import Lesson
+from panmodal.playground.questions import MULTI_STEP
 from panmodal.playground.world import PAIRS, random_source, shuffled, single_object_scene
 from panmodal.prompting.reasoning import Reasoning
 
 PICTURES = ("own", "swapped", "none")
-MULTI_STEP = ("relation", "compare", "same", "chain")  # kinds whose programs look more than one thing up
 ROWS = 16  # prompts of many pictures that are answered at a time
 
 
