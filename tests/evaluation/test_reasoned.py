@@ -50,7 +50,8 @@ def test_who_knows_it_all(thinker):
     assert report.examples == COUNT and all(text.endswith("? Let's think step by step.") for text, _ in heard)
     by_kind = dict.fromkeys(MULTI_STEP, 1)
     assert report.metrics == {
-        "accuracy": 1, "by_kind": by_kind, "steps_right": 1, "steps_unparsed": 0, "grounded": 1, "unparsed": 0
+        "accuracy": 1, "by_kind": by_kind, "steps_right": 1, "steps_right_if_answered": 1, "steps_unparsed": 0,
+        "grounded": 1, "unparsed": 0,
     }  # fmt: skip
 
 

@@ -53,14 +53,14 @@ def reasoned(model: Conversational, asked: Asked, cot: Reasoning, scenes: SceneQ
 
     `unparsed` is to how many there was none, and `unparsed_votes` how many samples of several had none. Of the
     sentences of rationales that are in the playground's words, `steps_right` is the share that is true of what is
-    shown, and `steps_unparsed` how many others there are. Of the right answers with steps `grounded` is the share whose
-    steps all hold.
+    shown, `steps_right_if_answered` that in right answers, and `steps_unparsed` how many others there are. Of the right
+    answers with steps `grounded` is the share whose steps all hold.
     """
     if cot.way == "few-shot" and cot.examples is None:
         cot = replace(cot, examples=_worked(asked.retriever, cot.trigger))
     right: dict[str, list[bool]] = defaultdict(list)
     steps: list[bool | None] = []
-    grounded: list[bool] = []
+    if_answered: list[list[bool | None]] = []  # those of each right answer
     votes = {"unparsed": 0, "unparsed_votes": 0}
     done, drawn = 0, scenes.drawn(asked.split)
     while some := list(islice(drawn, ROWS)):
@@ -77,7 +77,7 @@ def reasoned(model: Conversational, asked: Asked, cot: Reasoning, scenes: SceneQ
             told = check(found.rationale, scene) if scene else []
             steps += told
             if hit and told:
-                grounded.append(all(told))
+                if_answered.append(told)
         done += len(some)
         asked.progress(done, asked.count)
     if cot.votes == 1:
@@ -87,8 +87,15 @@ def reasoned(model: Conversational, asked: Asked, cot: Reasoning, scenes: SceneQ
     read_steps = [step for step in steps if step is not None]
     if read_steps:
         metrics |= {"steps_right": share(read_steps), "steps_unparsed": len(steps) - len(read_steps)}
-        metrics |= {"grounded": share(grounded)} if grounded else {}
+        metrics |= _of_right(if_answered)
     return done, {**metrics, **votes}
+
+
+def _of_right(steps: Sequence[Sequence[bool | None]]) -> dict[str, float]:
+    every = [step for told in steps for step in told if step is not None]
+    if not every:
+        return {}
+    return {"steps_right_if_answered": share(every), "grounded": share([all(told) for told in steps])}
 
 
 def read(text: str) -> tuple[str, str | None]:
