@@ -146,16 +146,16 @@ def instruction_sample(seed: int, split: str = "train", kinds: Sequence[str] = (
     return conversation([Image(render(scene))], turns, question_first=rng.random() < 0.3)
 
 
-def multi_step_sample(seed: int, split: str = "train", way: str = "direct") -> Sample:
-    """A picture, and questions about it that take several steps.
+def multi_step_sample(seed: int, split: str = "train", way: str = "direct", times: int = 1) -> Sample:
+    """A picture, and questions about it that take several steps, each kind as many `times` as the scene allows.
 
     `way` says how they are answered: `direct`ly; by `thoughts` with the steps before each answer; or in `two-stage`,
     in which of four turns three ask for the steps, and one for the answer to a question and its steps (MM-CoT, Zhang
-    et al., 2023). Answers alone are short, so that there are three times as many.
+    et al., 2023).
     """
     rng = random_source("multi-step", split, seed)
     scene = _fullest(make_scene(2 * seed + i, split) for i in range(2))
-    asked = questions(scene, len(MULTI_STEP) * (3 if way == "direct" else 1), kinds=MULTI_STEP)
+    asked = questions(scene, times * len(MULTI_STEP), kinds=MULTI_STEP)
     turns = []
     for question in asked or questions(scene, 1, kinds=("total",)):
         opening, closing = THINKING
