@@ -30,6 +30,7 @@ from panmodal.evaluation.task import Example, Task
 from panmodal.families import Conversational
 from panmodal.playground import SPLITS, is_description, make_scene, objects_named, render
 from panmodal.playground.hallucinations import POLLS, PROBES, polls, probes
+from panmodal.playground.words import is_there
 
 if TYPE_CHECKING:
     from panmodal.evaluation.tasks import Asked
@@ -46,7 +47,7 @@ def pope(model: Conversational, asked: Asked) -> tuple[int, dict[str, Any]]:
     done, questions = 0, islice(polls(asked.split), asked.count)
     while some := list(islice(questions, ROWS)):
         pictures = {scene.seed: Image(render(scene)) for scene, *_ in some}
-        texts = [is_there(pair) for _, _, pair, _ in some]
+        texts = [is_there(*pair) for _, _, pair, _ in some]
         prompts = [[user(pictures[s.seed], text)] for (s, *_), text in zip(some, texts, strict=True)]
         replies = model.reply_all(prompts, rows=ROWS, max_tokens=8)
         for (_, poll, _, there), reply in zip(some, replies, strict=True):
@@ -73,10 +74,6 @@ def chair(model: Conversational, asked: Asked) -> tuple[int, dict[str, Any]]:
     return len(told), {**scores, "well_formed": share([is_description(text) for text in told])}
 
 
-def is_there(pair: tuple[str, str]) -> str:
-    return f"Is there a {' '.join(pair)} in the picture?"
-
-
 class Hallucination(Task):
     """What a model says of pictures that is not so: POPE's three kinds of questions, descriptions (CHAIR), and probes,
     in one. `about` of an example has its `kind` and its `picture`; all about one picture is drawn together.
@@ -95,14 +92,14 @@ class Hallucination(Task):
         pictures: dict[str, Counter[str]] = defaultdict(Counter)
         for one in examples:
             kind, counts = one.about["kind"], self._counts(one, answers[one.id])
-            pictures[one.about["picture"]].update({f"{kind} {i}": count for i, count in enumerate((1.0, *counts))})
+            pictures[one.about["picture"]].update({f"{kind} {i}": count for i, count in enumerate((1, *counts))})
         return tally(list(pictures.values()), self._metrics)
 
     def mark(self, example: Example, answer: str) -> bool:
         counts = self._counts(example, answer)
         return not counts[2] if example.about["kind"] == CHAIR else bool(counts[0])
 
-    def _counts(self, example: Example, answer: str) -> tuple[float, ...]:
+    def _counts(self, example: Example, answer: str) -> tuple[int, ...]:
         if example.about["kind"] == CHAIR:
             return chair_counts(self.named(answer), example.truth)
         said, there = says_yes(answer), example.truth
@@ -141,7 +138,7 @@ class SceneHallucinations(Hallucination):
     def _some(self, kind: str, split: str, count: int) -> list[Example]:
         drawn: Any
         if kind in POLLS:
-            drawn = ((scene, is_there(pair), so) for scene, poll, pair, so in polls(split) if poll == kind)
+            drawn = ((scene, is_there(*pair), so) for scene, poll, pair, so in polls(split) if poll == kind)
             kind = f"pope_{kind}"
         elif kind == CHAIR:
             scenes = (make_scene(seed, split) for seed in numbers())

@@ -125,7 +125,7 @@ def chair_scores(named: Sequence[Counter[Any]], there: Sequence[Collection[Hasha
     return {name: float(rate) for name, rate in chair_rates(*counts).items()}
 
 
-def chair_counts(named: Counter[Any], there: Collection[Hashable]) -> tuple[float, ...]:
+def chair_counts(named: Counter[Any], there: Collection[Hashable]) -> tuple[int, ...]:
     """Of a caption: how often it names a thing, and one that is not there; whether it does; of how many things that
     are there it names how many."""
     wrong, real = sum(n for thing, n in named.items() if thing not in there), set(there)

@@ -15,7 +15,7 @@ from panmodal.playground.programs import DIRECTIONS, how_far
 from panmodal.playground.questions import KINDS, MARGIN, TOWARDS, questions
 from panmodal.playground.render import render
 from panmodal.playground.speech import DESCRIBE, TRIES, conversation, thought
-from panmodal.playground.words import LEVELS, caption, name, reading_order
+from panmodal.playground.words import LEVELS, caption, is_there, name, reading_order
 from panmodal.playground.world import (
     COLOURS,
     SIZES,
@@ -137,13 +137,13 @@ class _Told:
 def _existence(scene: Scene) -> _Told | None:
     thing = pick(random_source("existence", scene.split, scene.seed), scene.objects)
     wanted = {"colour": thing.colour, "shape": thing.shape}
-    return _Told(f"Is there a {name(wanted)} in the picture?", fails=lambda other: not other.fitting(wanted))
+    return _Told(is_there(thing.colour, thing.shape), fails=lambda other: not other.fitting(wanted))
 
 
 def _attribute(scene: Scene) -> _Told | None:
-    """Of the only thing of a shape its colour or size, or of the only one of a colour its shape."""
+    """Of the only thing of a shape its colour, or of the only one of a colour its shape."""
     rng = random_source("attribute", scene.split, scene.seed)
-    attribute, by = pick(rng, (("colour", "shape"), ("size", "shape"), ("shape", "colour")))
+    attribute, by = pick(rng, (("colour", "shape"), ("shape", "colour")))
     only = [thing for thing in scene.objects if len(scene.fitting({by: getattr(thing, by)})) == 1]
     if not only:
         return None

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol
 
 from panmodal.data.sample import Image, user
 from panmodal.families import Conversational
-from panmodal.playground.words import listing, objects_named
+from panmodal.playground.words import is_there, listing, objects_named
 from panmodal.prompting.reasoning import sub_questions
 
 CLAIMS = (
@@ -84,13 +84,13 @@ class PlaygroundCaptions:
     shortly: ClassVar[str] = ""
 
     def questions(self, texts: Sequence[str], rows: int) -> list[list[str]]:
-        return [list(dict.fromkeys(filter(None, map(_is_there, _items(text))))) for text in texts]
+        return [list(dict.fromkeys(filter(None, map(_question, _items(text))))) for text in texts]
 
     def rewritten(self, texts: Sequence[str], checked: Sequence[Sequence[Checked]], rows: int) -> list[str]:
         out = []
         for text, several in zip(texts, checked, strict=True):
             gone = {one.question for one in several if not one.holds}
-            kept = [item for item in _items(text) if _is_there(item) not in gone]
+            kept = [item for item in _items(text) if _question(item) not in gone]
             out.append(", ".join(kept) if text.startswith("on a ") else listing(kept or [""]))
         return out
 
@@ -99,9 +99,9 @@ def _items(caption: str) -> list[str]:
     return re.split(", | and ", caption)
 
 
-def _is_there(item: str) -> str:
+def _question(item: str) -> str:
     """The question about an item of a caption, if it names a thing"""
-    return next((f"Is there a {' '.join(thing)} in the picture?" for thing in objects_named(item)), "")
+    return next((is_there(*thing) for thing in objects_named(item)), "")
 
 
 @dataclass(frozen=True)
