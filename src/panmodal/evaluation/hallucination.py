@@ -139,16 +139,14 @@ class SceneHallucinations(Hallucination):
         drawn: Any
         if kind in POLLS:
             drawn = ((scene, is_there(*pair), so) for scene, poll, pair, so in polls(split) if poll == kind)
-            kind = f"pope_{kind}"
-        elif kind == CHAIR:
-            scenes = (make_scene(seed, split) for seed in numbers())
-            drawn = (
-                (scene, DESCRIBE, [f"{thing.colour} {thing.shape}" for thing in scene.objects]) for scene in scenes
-            )
-        else:
+        elif kind in PROBES:
             drawn = probes(kind, split)
+        else:
+            scenes = (make_scene(seed, split) for seed in numbers())
+            drawn = ((s, DESCRIBE, [f"{thing.colour} {thing.shape}" for thing in s.objects]) for s in scenes)
+        name = f"pope_{kind}" if kind in POLLS else kind
         return [
-            Example(f"{kind}/{i}", asked_of(scene, self.pictures, text), so, {"kind": kind, "picture": str(scene.seed)})
+            Example(f"{name}/{i}", asked_of(scene, self.pictures, text), so, {"kind": name, "picture": str(scene.seed)})
             for i, (scene, text, so) in enumerate(islice(drawn, count))
         ]
 
