@@ -53,11 +53,10 @@ def model_option(default: str) -> Any:
 
 def contrasting(contrast: float | None, noise: int | None, plausible: float | None) -> dict[str, Any]:
     """The options of `--contrast` that were given."""
-    told = {"contrast": contrast, "noise": noise, "plausible": plausible}
-    given = {name: value for name, value in told.items() if value is not None}
+    given = {name: value for name, value in {"noise": noise, "plausible": plausible}.items() if value is not None}
     if given and not contrast:
         raise InputError("--noise and --plausible are for a contrast; give one by --contrast, as --contrast 1")
-    return given
+    return {"contrast": contrast, **given} if contrast else {}
 
 
 def check_device(device: str) -> None:
