@@ -146,16 +146,17 @@ class _Contrast(_Steps):
         self, language: LanguageModel, cache: Cache, pad: Tensor | None, source: Source | None, sampling: Sampling
     ) -> None:
         super().__init__(language, cache, pad, source)
-        self.sampling = sampling
+        self.sampling, self.rows = sampling, 0
 
     def logits(self, x: Tensor) -> Tensor:
         """x [2 B, T, D] of a prompt, or [B, T, D] of what is said after it -> float32 logits [B, vocab]"""
         both = x if self.cache.length == 0 else x.repeat(2, 1, 1)
+        self.rows = len(both) // 2
         seen, noisy = super().logits(both).chunk(2)
         return contrasted(seen, noisy, self.sampling)
 
     def select(self, rows: Tensor) -> None:
-        super().select(torch.cat([rows, rows + len(self.cache.keys[0]) // 2]))
+        super().select(torch.cat([rows, rows + self.rows]))
 
 
 def contrasted(seen: Tensor, noisy: Tensor, s: Sampling) -> Tensor:

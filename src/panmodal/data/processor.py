@@ -109,10 +109,8 @@ class Processor:
         pictures, noise = [image.pixels for image in images], [image.noise for image in images]
         if self.tiling is not None and sizes:
             cuts = [self.tiling.cut(p, s, self.images.resample) for p, s in zip(pictures, sizes, strict=True)]
-            pictures, noise = (
-                [t for cut in cuts for t in cut],
-                [n for n, cut in zip(noise, cuts, strict=True) for _ in cut],
-            )
+            pictures = [tile for cut in cuts for tile in cut]
+            noise = [steps for steps, cut in zip(noise, cuts, strict=True) for _ in cut]
         return in_noise(self.images(pictures), noise)
 
     def vectors(self, size: Size = (0, 0)) -> int:
