@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from abc import abstractmethod
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count as numbers
 from itertools import islice
+from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from panmodal.data.sample import Image, user
-from panmodal.evaluation.metrics import chair_scores, says_yes, share, yes_no_scores
+from panmodal.evaluation.bootstrap import Means, Score, tally
+from panmodal.evaluation.metrics import (
+    chair_counts,
+    chair_rates,
+    chair_scores,
+    says_yes,
+    share,
+    yes_no_rates,
+    yes_no_scores,
+)
+from panmodal.evaluation.scenes import asked as asked_of
+from panmodal.evaluation.task import Example, Task
 from panmodal.families import Conversational
-from panmodal.playground import is_description, make_scene, objects_named, render
-from panmodal.playground.hallucinations import polls
+from panmodal.playground import SPLITS, is_description, make_scene, objects_named, render
+from panmodal.playground.hallucinations import POLLS, PROBES, polls, probes
+from panmodal.playground.words import is_there
 
 if TYPE_CHECKING:
     from panmodal.evaluation.tasks import Asked
 
 ROWS = 64  # answered at a time
+DESCRIBE = "Describe the picture."
+CHAIR = "chair"
 
 
 def pope(model: Conversational, asked: Asked) -> tuple[int, dict[str, Any]]:
@@ -26,7 +47,7 @@ def pope(model: Conversational, asked: Asked) -> tuple[int, dict[str, Any]]:
     done, questions = 0, islice(polls(asked.split), asked.count)
     while some := list(islice(questions, ROWS)):
         pictures = {scene.seed: Image(render(scene)) for scene, *_ in some}
-        texts = [f"Is there a {' '.join(pair)} in the picture?" for _, _, pair, _ in some]
+        texts = [is_there(*pair) for _, _, pair, _ in some]
         prompts = [[user(pictures[s.seed], text)] for (s, *_), text in zip(some, texts, strict=True)]
         replies = model.reply_all(prompts, rows=ROWS, max_tokens=8)
         for (_, poll, _, there), reply in zip(some, replies, strict=True):
@@ -45,9 +66,89 @@ def chair(model: Conversational, asked: Asked) -> tuple[int, dict[str, Any]]:
     there: list[set[tuple[str, str]]] = []
     for start in range(0, asked.count, ROWS):
         scenes = [make_scene(seed, asked.split) for seed in range(start, min(start + ROWS, asked.count))]
-        prompts = [[user(Image(render(scene)), "Describe the picture.")] for scene in scenes]
+        prompts = [[user(Image(render(scene)), DESCRIBE)] for scene in scenes]
         told += [reply.text.strip() for reply in model.reply_all(prompts, rows=ROWS, max_tokens=160)]
         there += [{(thing.colour, thing.shape) for thing in scene.objects} for scene in scenes]
         asked.progress(len(told), asked.count)
     scores = chair_scores([objects_named(text) for text in told], there)
     return len(told), {**scores, "well_formed": share([is_description(text) for text in told])}
+
+
+class Hallucination(Task):
+    """What a model says of pictures that is not so: POPE's three kinds of questions, descriptions (CHAIR), and probes,
+    in one. `about` of an example has its `kind` and its `picture`; all about one picture is drawn together.
+
+    Of each kind of questions the share answered rightly, and with yes; of POPE's also precision, recall and F1 of yes,
+    and `pope_f1`, the mean of the kinds. `chair_i`, `chair_s` and `chair_recall` are those of `chair_scores`. A
+    description counts as right if it names nothing that is not there."""
+
+    max_tokens = 160
+
+    @abstractmethod
+    def named(self, text: str) -> Counter[Any]:
+        """What a description names, and how often."""
+
+    def score(self, examples: Sequence[Example], answers: Mapping[str, str]) -> Score:
+        pictures: dict[str, Counter[str]] = defaultdict(Counter)
+        for one in examples:
+            kind, counts = one.about["kind"], self._counts(one, answers[one.id])
+            pictures[one.about["picture"]].update({f"{kind} {i}": count for i, count in enumerate((1, *counts))})
+        return tally(list(pictures.values()), self._metrics)
+
+    def mark(self, example: Example, answer: str) -> bool:
+        counts = self._counts(example, answer)
+        return not counts[2] if example.about["kind"] == CHAIR else bool(counts[0])
+
+    def _counts(self, example: Example, answer: str) -> tuple[int, ...]:
+        if example.about["kind"] == CHAIR:
+            return chair_counts(self.named(answer), example.truth)
+        said, there = says_yes(answer), example.truth
+        return said == there, said and there, said, there
+
+    def _metrics(self, means: Means) -> Means:
+        metrics: Means = {}
+        for kind in dict.fromkeys(name.partition(" ")[0] for name in means):
+            asked, *counts = (means[f"{kind} {i}"] for i in range(6 if kind == CHAIR else 5))
+            rates = chair_rates if kind == CHAIR else yes_no_rates
+            told = rates(*(count / asked for count in counts))
+            kept = ("accuracy", "yes_share") if kind in PROBES else tuple(told)
+            metrics |= {name if name.startswith(kind) else f"{kind}_{name}": told[name] for name in kept}
+        if pope := [rate for name, rate in metrics.items() if name.startswith("pope_") and name.endswith("_f1")]:
+            metrics["pope_f1"] = np.mean(pope, axis=0)
+        return metrics
+
+
+@dataclass(frozen=True)
+class SceneHallucinations(Hallucination):
+    """The playground's: as many of each of POPE's kinds, of each of the probes, and of descriptions."""
+
+    count: int = 0
+    pictures: str = "own"
+
+    splits = SPLITS
+
+    def examples(self, data: Path, split: str) -> list[Example]:
+        kinds = [*POLLS, *PROBES, CHAIR]
+        return [
+            one
+            for i, kind in enumerate(kinds)
+            for one in self._some(kind, split, len(range(i, self.count, len(kinds))))
+        ]
+
+    def _some(self, kind: str, split: str, count: int) -> list[Example]:
+        drawn: Any
+        if kind in POLLS:
+            drawn = ((scene, is_there(*pair), so) for scene, poll, pair, so in polls(split) if poll == kind)
+        elif kind in PROBES:
+            drawn = probes(kind, split)
+        else:
+            scenes = (make_scene(seed, split) for seed in numbers())
+            drawn = ((s, DESCRIBE, [f"{thing.colour} {thing.shape}" for thing in s.objects]) for s in scenes)
+        name = f"pope_{kind}" if kind in POLLS else kind
+        return [
+            Example(f"{name}/{i}", asked_of(scene, self.pictures, text), so, {"kind": name, "picture": str(scene.seed)})
+            for i, (scene, text, so) in enumerate(islice(drawn, count))
+        ]
+
+    def named(self, text: str) -> Counter[Any]:
+        return Counter({" ".join(thing): n for thing, n in objects_named(text).items()})

@@ -21,6 +21,7 @@ from panmodal.data.index import replacing_file
 from panmodal.data.media import Medium
 from panmodal.data.sample import Image, Part, Text, user
 from panmodal.errors import InputError
+from panmodal.evaluation.mitigation import Mitigated
 from panmodal.evaluation.task import ROWS, Example, Task
 from panmodal.families import Conversational, Family
 from panmodal.generate import Sampling
@@ -81,6 +82,9 @@ def provenance(
     model: Any, task: str, split: str, settings: Mapping[str, Any], benchmark: Task | None, examples: Sequence[Example]
 ) -> dict[str, Any]:
     """All that a result depends on: the model, its preprocessing and template, what is asked and how, and versions."""
+    if isinstance(model, Mitigated):
+        settings = {**settings, "mitigation": model.to_json()}
+        return provenance(model.model, task, split, settings, benchmark, examples)
     told: dict[str, Any] = {"model": {"name": model.name}}
     if isinstance(model, Family):
         told["model"] |= {

@@ -10,6 +10,7 @@ from statistics import fmean
 
 from PIL import Image as Pil
 
+from panmodal.data.sample import Said
 from panmodal.evaluation.bootstrap import Score, tally
 from panmodal.evaluation.metrics import exact_match
 from panmodal.evaluation.task import Example, Made, Task
@@ -48,12 +49,11 @@ class SceneQuestions(Task):
 
     def shown(self, scene: Scene) -> Scene | None:
         """What is seen when a scene is asked about"""
-        return {"own": scene, "swapped": make_scene(scene.seed + 1, scene.split), "none": None}[self.pictures]
+        return shown(scene, self.pictures)
 
     def _example(self, scene: Scene, question: Question) -> Example:
-        shown = self.shown(scene)
-        picture = [Made(lambda: Pil.fromarray(render(shown)))] if shown else []
-        return Example(str(scene.seed), (*picture, question.text), question.answer, {"kind": question.kind})
+        parts = asked(scene, self.pictures, question.text)
+        return Example(str(scene.seed), parts, question.answer, {"kind": question.kind})
 
     def score(self, examples: Sequence[Example], answers: Mapping[str, str]) -> Score:
         right: dict[str, list[float]] = defaultdict(list)
@@ -68,3 +68,14 @@ class SceneQuestions(Task):
 
     def mark(self, example: Example, answer: str) -> bool:
         return exact_match(answer, example.truth)
+
+
+def shown(scene: Scene, pictures: str) -> Scene | None:
+    """What is seen when a scene is asked about; `pictures` are as in `Asked`"""
+    return {"own": scene, "swapped": make_scene(scene.seed + 1, scene.split), "none": None}[pictures]
+
+
+def asked(scene: Scene, pictures: str, text: str) -> tuple[Said, ...]:
+    """A question about a scene, after its picture, if it is seen"""
+    seen = shown(scene, pictures)
+    return (Made(lambda: Pil.fromarray(render(seen))), text) if seen else (text,)

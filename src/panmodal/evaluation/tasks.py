@@ -17,8 +17,9 @@ from panmodal.data.sample import Image, assistant, user
 from panmodal.errors import InputError, suggest
 from panmodal.evaluation import hybrid
 from panmodal.evaluation.binding import audio_image, audio_plus_image, audio_text
-from panmodal.evaluation.hallucination import chair, pope
+from panmodal.evaluation.hallucination import SceneHallucinations, chair, pope
 from panmodal.evaluation.metrics import accuracy, last_words, recall_at, share
+from panmodal.evaluation.mitigation import Mitigated
 from panmodal.evaluation.published import PUBLISHED
 from panmodal.evaluation.reasoned import Reasoner, reasoned, unhurried
 from panmodal.evaluation.results import Record, Report, provenance
@@ -40,6 +41,7 @@ from panmodal.playground import (
 from panmodal.playground.new_words import Lesson
 from panmodal.playground.questions import MULTI_STEP
 from panmodal.playground.world import PAIRS, random_source, shuffled, single_object_scene
+from panmodal.prompting.correction import Correction
 from panmodal.prompting.reasoning import Reasoning
 
 PICTURES = ("own", "swapped", "none")
@@ -72,6 +74,8 @@ def evaluate(
     data: str | os.PathLike[str] | None = None,
     out: str | os.PathLike[str] | None = None,
     cot: Reasoning | None = None,
+    decoding: Mapping[str, Any] | None = None,
+    correction: Correction | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Report:
     """Runs a task on a model.
@@ -79,12 +83,17 @@ def evaluate(
     The playground's scenes of `test` and `held-out` are of seeds that training never uses. A published benchmark lies
     in the folder `data`; each has a usual split. `count` is how many examples, by default as many as the task's
     published figures are for. With `cot` the model reasons so before it answers, in tasks that ask questions.
+    `decoding` are further options of `Sampling`, such as `contrast`; by `correction` what a model says is corrected.
 
     In the folder `out` each answer is kept as it comes, and the result with all that it depends on: what was answered
     there already is not asked again. Raises InputError if what is there was made in another way.
     """
     check_task(model, task)
-    if task in PUBLISHED:
+    if decoding or correction:
+        if not isinstance(model, Conversational) or cot is not None:
+            raise InputError("decoding and correction are for what models that converse say at once, without cot")
+        model = Mitigated(model, decoding or {}, correction)  # type: ignore[assignment]
+    if task in PUBLISHED and (data is not None or task not in TASKS):
         return _published(model, task, split, count, data, out, cot, progress)
     _, asks, usual = TASKS[task]
     if data is not None:
@@ -97,17 +106,17 @@ def evaluate(
     if shots is not None and not 0 <= shots <= 64:
         raise InputError(f"shots is {shots}; it must lie between 0 and 64")
     settings: dict[str, Any] = {"pictures": pictures}
-    if isinstance(asks, SceneQuestions):
-        scenes = replace(asks, count=count, pictures=pictures)
-        if cot is None:
-            return _answered(model, task, split, settings, scenes, scenes.examples(Path(), split), out, progress)
+    if isinstance(asks, SceneQuestions) and cot is not None:
         settings["cot"] = cot.to_json()
-        run: Run = partial(reasoned, cot=cot, scenes=scenes)
-    elif cot is None:
-        run = asks
-    else:
+        run: Run = partial(reasoned, cot=cot, scenes=replace(asks, count=count, pictures=pictures))
+    elif cot is not None:
         asking = [name for name, (_, one, _) in TASKS.items() if isinstance(one, SceneQuestions)]
         raise InputError(f"{task} is not asked with a chain of thought; known: {', '.join(asking)}")
+    elif isinstance(asks, SceneQuestions | SceneHallucinations):
+        scenes = replace(asks, count=count, pictures=pictures)
+        return _answered(model, task, split, settings, scenes, scenes.examples(Path(), split), out, progress)
+    else:
+        run = asks
     settings |= {"count": count, "shots": shots, "retriever": retriever}
     record = _record(out, model, task, split, settings)
     if record and record.result:
@@ -119,7 +128,7 @@ def evaluate(
 
 
 def _published(
-    model: Family[Any] | Conversational,
+    model: Family[Any] | Conversational | Mitigated,
     task: str,
     split: str | None,
     count: int | None,
@@ -173,7 +182,7 @@ def check_task(model: Family[Any] | Conversational, task: str) -> None:
 
 def _record(
     out: str | os.PathLike[str] | None,
-    model: Family[Any] | Conversational,
+    model: Family[Any] | Conversational | Mitigated,
     task: str,
     split: str,
     settings: Mapping[str, Any],
@@ -187,7 +196,7 @@ def _record(
 
 
 def _answered(
-    model: Family[Any] | Conversational,
+    model: Family[Any] | Conversational | Mitigated,
     task: str,
     split: str,
     settings: Mapping[str, Any],
@@ -316,7 +325,8 @@ def _zero_shot(model: Contrastive, asked: Asked) -> tuple[int, dict[str, Any]]:
 Run = Callable[[Any, Asked], tuple[int, dict[str, Any]]]
 
 # name -> the kinds of models that it is for, what is asked or done, the usual number of examples
-TASKS: dict[str, tuple[tuple[type[Any], ...], SceneQuestions | Run, int]] = {
+TASKS: dict[str, tuple[tuple[type[Any], ...], SceneHallucinations | SceneQuestions | Run, int]] = {
+    "hallucination": ((Conversational,), SceneHallucinations(), 3500),
     "playground/vqa": ((Conversational,), SceneQuestions(tuple(KINDS)), 2800),
     "playground/extremes": ((Conversational,), SceneQuestions(("extreme",)), 500),
     "playground/multi-step": ((Conversational,), SceneQuestions(MULTI_STEP), 1000),
