@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from panmodal.data.media import Audio, Medium, Video
 from panmodal.data.processor import IGNORED, Encoded, Processor, pad_rows
 from panmodal.data.sample import Batch, Image, Sample, user
 from panmodal.errors import InputError, LabelError, suggest
@@ -118,9 +119,19 @@ class Conversing(Objective, Protocol):
     def measure(self, processor: Processor, sample: Sample) -> int:
         """`length`, before a picture is decoded, by which several processes share a step's samples."""
 
-    def blank(self, processor: Processor, pictured: bool) -> Any:
-        """A conversation that teaches nothing, which keeps a process that has no samples left, or none with pictures,
-        in step with the others."""
+    def media(self, encoded: Any) -> Sequence[Medium]:
+        """A conversation's media."""
+
+    def blank(self, processor: Processor, kinds: Iterable[str]) -> Any:
+        """A conversation that teaches nothing, with a medium of each of some kinds, which keeps a process that has no
+        samples left, or none with such media, in step with the others."""
+
+
+BLANKS: dict[str, Medium] = {  # black, and silence
+    "image": Image(np.zeros((8, 8, 3), np.uint8)),
+    "video": Video(np.zeros((1, 8, 8, 3), np.uint8), rate=1),
+    "audio": Audio(np.zeros(1600, np.float32), rate=16_000),
+}
 
 
 @dataclass(frozen=True)
@@ -153,9 +164,11 @@ class NextToken:
     def measure(self, processor: Processor, sample: Sample) -> int:
         return len(processor.encode(sample.messages).ids)
 
-    def blank(self, processor: Processor, pictured: bool) -> Encoded:
-        black = [Image(np.zeros((8, 8, 3), np.uint8))] if pictured else []
-        return processor.encode([user(*black, "none")], reply=True)
+    def media(self, encoded: Encoded) -> Sequence[Medium]:
+        return encoded.media
+
+    def blank(self, processor: Processor, kinds: Iterable[str]) -> Encoded:
+        return processor.encode([user(*(BLANKS[kind] for kind in kinds), "none")], reply=True)
 
     def batch(self, processor: Processor, encoded: Sequence[Encoded]) -> Batch:
         batch = processor.batch(encoded)
