@@ -68,7 +68,7 @@ class World:
         if self.size == 1:
             return Learner(model)
         if self.parallel == "ddp":  # text alone uses no image encoder, and a part may be trained by some batches only
-            return DistributedDataParallel(Learner(model), find_unused_parameters=True)
+            return DistributedDataParallel(Learner(model), find_unused_parameters=True, broadcast_buffers=False)
         for known, learner in self._sharded:
             if known is model:
                 return learner
