@@ -103,8 +103,10 @@ def run_recipe(
         family = build(recipe.model).to(place)
         family.name = recipe.name
         sources = [open_source(stage.data) for stage in recipe.stages]  # missing ones are told before hours of training
-        if world.lead and not quiet:
-            show_plan(make_plan(family, recipe.stages, sources, recipe.seed), Console(stderr=True))
+        if not quiet:  # made by all, for some losses are made together
+            show_plan(
+                make_plan(family, recipe.stages, sources, recipe.seed), Console(stderr=True, quiet=not world.lead)
+            )
         watched = (
             Answers(open_source(recipe.watch.data), recipe.watch.count, out)
             if recipe.watch is not None and world.parallel == "ddp"
@@ -169,9 +171,9 @@ def build(spec: ModelSpec | str) -> Family[Any]:
         family.image_tower()[0].load_state_dict(tower.state_dict())
         return family
     assert spec.language is not None
-    vision, audio = (None if part is None else build(part) for part in (spec.vision, spec.audio))
+    eyes, ears = (None if part is None else build(part) for part in (spec.vision, spec.audio))
     language = build(spec.language)
-    return compose(vision, spec.connector, language, spec.vision_layer, audio=audio, frames=spec.frames)
+    return compose(eyes, spec.connector, language, spec.vision_layer, audio=ears, frames=spec.frames)
 
 
 def _files(spec: ModelSpec) -> dict[str, bytes]:

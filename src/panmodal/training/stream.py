@@ -118,10 +118,13 @@ class _Maker:
         objective: Any = self.stage.learns
         encoded: list[Any] = []
         reasons: list[str] = []
-        kinds: list[str] = []
+        kinds, size = list[str](), self.stage.batch // self.size
         if self.size > 1:
             lengths, kinds = self._measured(numbers)
-            numbers = [numbers[i] for i in dealt(lengths, self.rank, self.size)]
+            if isinstance(objective, Conversing):
+                numbers = [numbers[i] for i in dealt(lengths, self.rank, self.size)]
+            else:  # of each batch a stretch, so that all of them are in the order in which one process has it
+                numbers = [n for i, n in enumerate(numbers) if i % self.stage.batch // size == self.rank]
         for number in numbers:
             try:
                 sample = self.source.sample(number)
@@ -136,7 +139,6 @@ class _Maker:
             room = self.processor.context if self.stage.pack is True else self.stage.pack
             shared, make = fill(encoded[::-1], objective.length, room), objective.packed
         else:
-            size = self.stage.batch // self.size
             shared, make = [encoded[i : i + size] for i in range(0, len(encoded), size)], objective.batch
         if self.size > 1 and isinstance(objective, Conversing):
             shared = [_in_step(some, objective, self.processor, kinds) for some in shared or [[]]]
