@@ -41,6 +41,7 @@ class Row:
 
 def compare(out: Path, scenes: int, changes: Sequence[str] = ()) -> Iterator[Row]:
     recipe = read_recipe(RECIPE, changes)
+    torch.manual_seed(recipe.seed)
     (stage,), chat = recipe.stages, build(recipe.model)
     assert isinstance(chat, Chat)
     chat.save(out / "base")

@@ -50,6 +50,13 @@ def test_tuning_by_recipes(folder, number):
     assert (folder / recipe.out / "adapters" / recipe.stages[0].name / "adapter_model.safetensors").exists()
 
 
+def test_a_language_model_gets_ears(folder):
+    (folder / "ears.toml").write_text(blocks("toml", "training.md")[1])
+    recipe = read_recipe(folder / "ears.toml", ["stages.0.steps=2", "stages.0.batch=2"])
+    model = run_recipe(recipe, quiet=True)
+    assert model.takes == pm.load(folder / recipe.out / "model").takes == ("audio",)
+
+
 def test_reasoning(command, capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
     (commands,) = blocks("sh", "reasoning.md")

@@ -20,7 +20,7 @@ LAYERS = [
     {"visibility"},
     {"embeddings", "data"},
     {"transformer", "cache"},
-    {"language", "foreign", "encoders", "connectors", "quick"},
+    {"language", "foreign", "encoders", "connectors", "quick", "quantised"},
     {"lora"},
     {"generators"},
     {"checkpoints", "generate"},

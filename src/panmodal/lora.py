@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from panmodal.errors import InputError, suggest
 from panmodal.foreign import ForeignLanguage
 from panmodal.language import LanguageModel
+from panmodal.quantised import Bits, FrozenProduct, dequantise, quantise
 
 TARGETS = ("q", "k", "v", "out", "up", "gate", "down")  # the linear maps of a block
 
@@ -22,12 +24,14 @@ TARGETS = ("q", "k", "v", "out", "up", "gate", "down")  # the linear maps of a b
 @dataclass(frozen=True)
 class Lora:
     """What adapters are like: of rank `rank`, what they add multiplied by `alpha` / `rank`, in training with `dropout`
-    of what they are given. `targets` names the linear maps of every block that get one; all, if it is empty."""
+    of what they are given. `targets` names the linear maps of every block that get one; all, if it is empty. `base`
+    says in what the weights beneath are kept: as they are, or quantised, "nf4" or "int8" (`quantised`)."""
 
     rank: int = 16
     alpha: float = 32.0
     dropout: float = 0.0
     targets: tuple[str, ...] = ()
+    base: Literal["", "nf4", "int8"] = ""
 
     def __post_init__(self) -> None:
         if self.rank < 1 or self.alpha <= 0 or not 0 <= self.dropout < 1:
@@ -58,8 +62,12 @@ class LoraLinear(nn.Linear):
     def scale(self) -> float:
         return self.alpha / self.rank
 
+    def beneath(self, x: Tensor) -> Tensor:
+        """What the map does without its adapter."""
+        return super().forward(x)
+
     def forward(self, x: Tensor) -> Tensor:
-        out = super().forward(x)
+        out = self.beneath(x)
         if not self.on:
             return out
         narrow = F.linear(F.dropout(x.to(self.lora_a.dtype), self.dropout, self.training), self.lora_a)
@@ -72,6 +80,31 @@ class LoraLinear(nn.Linear):
         plain.weight, plain.bias = self.weight, self.bias
         plain.weight.copy_(self.weight.float() + self.scale * (self.lora_b @ self.lora_a).float())
         return plain
+
+
+class QuantisedLora(LoraLinear):
+    """As LoraLinear, over a weight in `bits`, which is no parameter, so that no table and no optimiser knows it.
+    Merging brings back the weight that the codes stand for, not the one from before."""
+
+    def __init__(self, linear: nn.Linear, rank: int, alpha: float, dropout: float, bits: Bits) -> None:
+        super().__init__(linear, rank, alpha, dropout)
+        codes, scales = quantise(linear.weight, bits)
+        del self.weight
+        self.register_buffer("codes", codes)
+        self.register_buffer("scales", scales)
+        self.bits, self.dtype = bits, linear.weight.dtype
+
+    def _beneath(self) -> tuple[Any, ...]:
+        return self.codes, self.scales, (self.out_features, self.in_features), self.bits
+
+    def beneath(self, x: Tensor) -> Tensor:
+        out: Tensor = FrozenProduct.apply(x, *self._beneath())  # type: ignore[no-untyped-call]
+        return out if self.bias is None else out + self.bias.to(out.dtype)
+
+    @torch.no_grad()
+    def merged(self) -> nn.Linear:
+        self.weight = nn.Parameter(dequantise(*self._beneath()).to(self.dtype))
+        return super().merged()
 
 
 def linears(language: LanguageModel) -> dict[str, nn.Linear]:
@@ -105,7 +138,8 @@ def add_lora(language: LanguageModel, lora: Lora) -> None:
     if not chosen:
         raise InputError(f"the language model has none of lora's targets {', '.join(lora.targets)}")
     for name, linear in chosen.items():
-        language.set_submodule(name, LoraLinear(linear, lora.rank, lora.alpha, lora.dropout))
+        settings = (linear, lora.rank, lora.alpha, lora.dropout)
+        language.set_submodule(name, QuantisedLora(*settings, lora.base) if lora.base else LoraLinear(*settings))
 
 
 def merge_lora(language: LanguageModel) -> None:

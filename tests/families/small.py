@@ -89,15 +89,16 @@ CONFIGS = {
 }
 
 
+RESAMPLER = dict(latents=5, depth=2, heads=4, head_dim=8)
 CONNECTOR_OPTIONS = {
     "qformer": dict(queries=5, depth=2, heads=4),
-    "resampler": dict(latents=5, depth=2, heads=4, head_dim=8),
+    "resampler": RESAMPLER,
     "abstractor": dict(depth=1),
 }
 
 
 def small(name: str, std: float = 0.1) -> Family:
-    """`name`: a key of CONFIGS, or one composed of others: `flamingo`, `adapter`, `llava` (with `-tiles`, or `-` and a connector) or `minigpt4`."""
+    """`name`: a key of CONFIGS, or one composed of others: `flamingo`, `adapter`, `llava` (with `-tiles`, or `-` and a connector), `senses` or `minigpt4`."""
     torch.manual_seed(0)
     if name == "flamingo":
         family = flamingo(small("clip", std), small("llama", std), every=2, latents=4, depth=1, heads=4, head_dim=8)
@@ -112,6 +113,9 @@ def small(name: str, std: float = 0.1) -> Family:
         if connector == "tiles":
             config = {**family.config, "model_type": "llava_next", "image_grid_pinpoints": [[32, 64], [64, 64]]}
             family = family_of(config).fresh(config, family.checkpoint.files)
+    elif name == "senses":
+        parts = dict(vision=small("clip", std), audio=small("imagebind", std), language=small("llama", std))
+        family = compose(**parts, connector={"vision": "mlp", "audio": {"kind": "resampler", **RESAMPLER}}, frames=2)
     elif name == "minigpt4":
         with TemporaryDirectory() as folder:
             small("blip2", std).save(folder)
@@ -146,12 +150,14 @@ NAMES = [
     "llava",
     "llava-tiles",
     "minigpt4",
+    "senses",
     *(f"llava-{kind}" for kind in CONNECTORS if kind != "mlp"),
 ]
 SEERS = [
     "llava",
     "llava-pixel_shuffle",
     "llava-tiles",
+    "senses",
     "blip2",
     "instructblip",
     "minigpt4",

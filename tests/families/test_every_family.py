@@ -98,7 +98,7 @@ def output(family, name):
     if name == "bert":
         batch = family.processor.texts(TEXTS)
         return model(batch.ids, batch.pad)[batch.pad].flatten()
-    shown = [] if name in SPEAKERS else pictures[:1]
+    shown = [] if name in SPEAKERS else pictures[:1] if name != "senses" else [*pictures[:1], *media(0)[:2]]
     batch = family.processor.batch([family.processor.encode([user(*shown, "how many?"), assistant("two")])])
     if name == "instructblip":  # of whose last words' feed-forward the queries see nothing
         asked = batch.instructions

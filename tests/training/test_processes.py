@@ -14,11 +14,13 @@ from torch import multiprocessing
 
 from panmodal.data.sample import Sample, assistant, user
 from panmodal.errors import InputError, PanmodalError
+from panmodal.lora import Lora
 from panmodal.training import Stage, train
 from panmodal.training import stages as objectives
+from panmodal.training.preference import Preference
 from panmodal.training.world import ALONE, dealt, joined
 from tests.families.small import small
-from tests.families.test_every_family import Four, scene_picture
+from tests.families.test_every_family import Four, media, scene_picture
 
 
 class Mixed:
@@ -45,14 +47,61 @@ class Broken(Four):
         return self.samples[index % 4]
 
 
+class Heard:
+    """Conversations about nothing, a picture, a video or a sound, none of which every step has in both processes"""
+
+    size = 40
+
+    def sample(self, index: int) -> Sample:
+        audio, video, *_ = media(index % 4)
+        shown = [[], [scene_picture(index % 4)], [video], [audio], []][index % 5]
+        return Sample((user(*shown, "what is it?"), assistant("a red star " * (1 + index % 3))))
+
+
+class Preferred(Mixed):
+    """Two answers to each of them"""
+
+    def sample(self, index: int) -> Sample:
+        asked, said = super().sample(index).messages
+        return Sample((asked,), {"chosen": said.text, "rejected": "a blue circle " * (1 + index % 3)})
+
+
+class Bound(Four):
+    """Pictures, sounds, depth and texts"""
+
+    def sample(self, index: int) -> Sample:
+        others = [medium for medium in media(index % 4) if medium.kind in ("audio", "depth")]
+        return Sample((user(scene_picture(index % 4), *others, f"number {'and ' * (index % 3)}{index % 3}"),))
+
+
+class Missed(Four):
+    """Pairs with near misses, but for one"""
+
+    def sample(self, index: int) -> Sample:
+        sample, near = self.samples[index % 4], {} if index == 3 else {"near_miss": "a red star"}
+        return Sample(
+            sample.messages, {**near, "objects": [{"box": [0, 0, 9 + index % 5, 20], "phrase": "a red star"}]}
+        )
+
+
+HANGS = 900  # seconds that neither takes
 STAGE = Stage("s", "answers", "", {"all": 1e-3}, steps=20, batch=4, accumulate=2)
 PAIRS = replace(STAGE, objective="contrastive", accumulate=1)
+PREFERRED = replace(STAGE, objective="prefer", rates={"language": 1e-3}, lora=Lora(rank=2), steps=3)
 CASES = {
     "answers": ("llava", Mixed(), STAGE),
     "packed": ("llava", Mixed(), replace(STAGE, pack=64, checkpointing=True)),
     "flamingo": ("flamingo", Mixed(), replace(STAGE, steps=4, rates={"gates": 1e-3, "resampler": 1e-3})),
     "contrastive": ("clip", Four(True), PAIRS),
     "sigmoid": ("siglip", Four(True), replace(PAIRS, steps=4)),
+    "media": ("senses", Heard(), replace(STAGE, steps=3, accumulate=1, batch=6)),
+    "blip": ("blip", Missed(True), replace(PAIRS, objective="blip", steps=4)),
+    "representation": ("blip2-itm", Missed(True), replace(PAIRS, objective="representation", steps=3)),
+    "regions": ("clip", Missed(True), replace(PAIRS, objective="contrastive_captioning", steps=3)),
+    "anchored": ("imagebind", Bound(True), replace(PAIRS, objective="anchored", steps=3)),
+    "masks": ("sam", Four(True), replace(PAIRS, objective="masks", steps=3)),
+    "dpo": ("llava", Preferred(), PREFERRED),
+    "ipo": ("llava", Preferred(), replace(PREFERRED, prefer=Preference("ipo", sft=0.5), batch=2)),
     "average": ("llama", Mixed(False), replace(STAGE, steps=6, ema=0.9)),
     "broken": ("clip", Broken(True), replace(PAIRS, steps=40)),
 }
@@ -116,7 +165,11 @@ def two(tmp_path_factory) -> tuple[Path, list[dict], dict]:
         for free in (one, other):
             free.bind(("127.0.0.1", 0))
         ports = [free.getsockname()[1] for free in (one, other)]
-    multiprocessing.spawn(together, (ports, folder), nprocs=2)
+    running = multiprocessing.spawn(together, (ports, folder), nprocs=2, join=False)
+    if not any(running.join(timeout=HANGS) for _ in range(2)):  # each waits for one of them
+        for process in running.processes:
+            process.kill()
+        pytest.fail(f"the two processes have not come to an end in {2 * HANGS} seconds; one waits for the other")
     found = [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
     return folder, found, {**found[0], **found[1]}
 

@@ -8,7 +8,7 @@ import torch
 from panmodal.cache import Source
 from panmodal.training import losses
 from panmodal.training.losses import hard_negatives
-from panmodal.training.representation import matching_loss, representation_loss
+from panmodal.training.representation import matching_losses, representation_loss
 from panmodal.training.stages import OBJECTIVES, PRESETS, Stage, parameter_groups
 from tests.families.small import small
 from tests.families.test_every_family import samples
@@ -31,7 +31,7 @@ def test_wrong_pairs_are_the_likeliest_of_the_others(monkeypatch):
     likely = torch.full((4, 4), -50.0)
     likely[torch.arange(4), (torch.arange(4) + 1) % 4] = 50.0  # a picture's nearest wrong text is the next one
     pad = torch.ones_like(batch.ids, dtype=torch.bool) if batch.pad is None else batch.pad
-    matching_loss(family.model, source, batch.ids, pad, likely, torch.eye(4, dtype=torch.bool))
+    matching_losses(family.model, source, batch.ids, pad, likely, torch.eye(4, dtype=torch.bool))
     ((vectors, ids),) = shown
     assert torch.equal(ids, batch.ids[[0, 1, 2, 3, 1, 2, 3, 0, 0, 1, 2, 3]])
     assert torch.equal(vectors, source.vectors[[0, 1, 2, 3, 0, 1, 2, 3, 3, 0, 1, 2]])

@@ -59,7 +59,7 @@ def save_adapter(folder: Path, model: nn.Module, names: Names, base: str, whole:
     places = to_theirs(found, names)
     for published, to in places.items():
         path = published.removesuffix(".weight")
-        a, b, alpha = _published(to, found, [model.get_parameter(name).shape[0] for name in to.names])
+        a, b, alpha = _published(to, found, [_linear(model, name).out_features for name in to.names])
         tensors[f"{PREFIX}{path}.lora_A.weight"], tensors[f"{PREFIX}{path}.lora_B.weight"] = a, b
         scales[path] = len(a), alpha
     rank, alpha = Counter(scales.values()).most_common(1)[0][0]
@@ -91,6 +91,13 @@ def save_adapter(folder: Path, model: nn.Module, names: Names, base: str, whole:
     with replacing(folder) as fresh:
         write_json(fresh / CONFIG, config)
         save_file({name: tensor.cpu() for name, tensor in tensors.items()}, fresh / WEIGHTS, {"format": "pt"})
+
+
+def _linear(model: nn.Module, name: str) -> nn.Linear:
+    """The linear map of a weight's name"""
+    found = model.get_submodule(name.removesuffix(".weight"))
+    assert isinstance(found, nn.Linear)
+    return found
 
 
 def base_of(folder: Path) -> str:

@@ -1,4 +1,4 @@
-"""`panmodal ask`: a question about a picture or a video, or about each of many."""
+"""`panmodal ask`: a question about a picture, a video or a sound, or about each of many."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ EXAMPLE = 'panmodal ask examples/scene.png "How many red circles are there?"'
 def run(
     inputs: Annotated[
         list[str],
-        typer.Argument(help="Pictures, videos, folders or -, and last the question; or a .jsonl of conversations."),
+        typer.Argument(
+            help="Pictures, videos, sounds, folders or -, and last the question; or a .jsonl of conversations."
+        ),
     ],
     model: str = model_option("tiny/chat"),
     together: Annotated[bool, typer.Option("--together", help="Show all of them at once, as one question.")] = False,
@@ -45,7 +47,7 @@ def run(
     allow_pickle: AllowPickle = False,
     json: Json = False,
 ) -> None:
-    """Ask a question about a picture, or a video if the model takes them, or the same about each of several.
+    """Ask a question about a picture, or a video or a sound if the model takes them, or the same about each of several.
 
     A file of conversations (one JSON object a line, `{"messages": […]}`) is answered line by line.
     """
@@ -54,7 +56,7 @@ def run(
 
     conversations = inputs[0].endswith((".jsonl", ".json")) and len(inputs) == 1
     if len(inputs) < 2 and not conversations:
-        raise InputError("give one or more pictures or videos and then the question")
+        raise InputError("give one or more pictures, videos or sounds and then the question")
     chat = load_model(model, "reply", device, allow_pickle)
     options: dict[str, Any] = {
         "max_tokens": max_tokens,

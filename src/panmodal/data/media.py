@@ -215,6 +215,20 @@ class IMU(_Array):
     kind = "imu"
 
 
+NAMES = {
+    "image": "pictures",
+    "audio": "sounds",
+    "video": "videos",
+    "depth": "depth maps",
+    "thermal": "thermal pictures",
+}
+
+
+def plural(kind: str) -> str:
+    """What media of a kind are called."""
+    return NAMES.get(kind, kind)
+
+
 MEDIA: dict[str, type[Medium]] = {medium.kind: medium for medium in (Audio, Video, Depth, Thermal, IMU)}
 PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".avif"}
 SUFFIXES = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from panmodal.data.media import Medium, Video
+from panmodal.data.media import Medium, plural
 from panmodal.data.noise import in_noise
 from panmodal.data.pictures import ImageTransform
 from panmodal.data.sample import Batch, Image, Message
@@ -23,8 +24,8 @@ IGNORED = -100  # the label of a token that is not to be learned
 
 @dataclass(frozen=True)
 class Encoded:
-    """One conversation: ids with every placeholder expanded, which of them to learn, its pictures and videos in
-    the order of their places, the number of vectors that each fills, and the size by which it is cut into tiles,
+    """One conversation: ids with every placeholder expanded, which of them to learn, its media in the order of their
+    places, the number of vectors that each fills, and the size by which it is cut into tiles,
     0 x 0 if it is not."""
 
     ids: list[int]
@@ -51,8 +52,9 @@ class Processor:
 
     `context` is the longest text or conversation in tokens; `fixed` pads texts to just that
     (SigLIP); `image_token` is the placeholder's id, which every picture fills `image_vectors` times, or,
-    where it is cut into tiles, as often as `tiling` says; `video_token` and `video_vectors` are those of videos,
-    for models that converse about them; `media` makes numbers of the other media that the model takes, by kind.
+    where it is cut into tiles, as often as `tiling` says; `places` are the placeholder's id and how often it is
+    filled for each other kind of media that the model converses about; `media` makes numbers of the other media that
+    the model takes, by kind.
     """
 
     def __init__(
@@ -66,15 +68,15 @@ class Processor:
         image_token: int | None = None,
         image_vectors: int = 0,
         tiling: Tiling | None = None,
-        video_token: int | None = None,
-        video_vectors: int = 0,
+        places: Mapping[str, tuple[int, int]] | None = None,
         media: Mapping[str, Callable[[Sequence[Any]], Tensor]] | None = None,
     ) -> None:
         self._tokenizer, self._images, self._template = tokenizer, images, template
         self.context, self.fixed = context, fixed
         self.image_token, self.image_vectors, self.tiling = image_token, image_vectors, tiling
-        self.video_token, self.video_vectors = video_token, video_vectors
-        self.placeholders = {t for t in (image_token, video_token) if t is not None}  # the tokens that media fill
+        self.places = {} if image_token is None else {"image": (image_token, image_vectors)}
+        self.places |= places or {}
+        self.placeholders = {token for token, _ in self.places.values()}  # the tokens that media fill
         self.media: dict[str, Callable[[Sequence[Any]], Tensor]] = {"image": self.pictures, **(media or {})}
 
     @property
@@ -163,7 +165,7 @@ class Processor:
         cuts = iter(self.tiling.sizes(images) if self.tiling else ())
         sizes = [next(cuts, (0, 0)) if isinstance(medium, Image) else (0, 0) for medium in media]
         vectors = [
-            self.vectors(size) if isinstance(medium, Image) else self.video_vectors
+            self.vectors(size) if isinstance(medium, Image) else self.places[medium.kind][1]
             for medium, size in zip(media, sizes, strict=True)
         ]
         left = iter(vectors)
@@ -184,10 +186,14 @@ class Processor:
         """Rows of unequal length, padded: on the right to learn from, on the left to go on from."""
         batch = pad_rows([e.ids for e in encoded], self.tokenizer.pad_id, left)
         labels = pad_rows([e.labels for e in encoded], IGNORED, left).ids
-        shown = [one for e in encoded for one in e.shown]
-        images = [(medium, size) for medium, size in shown if isinstance(medium, Image)]
-        videos = [medium for medium, _ in shown if isinstance(medium, Video)]
-        batch = Batch(batch.ids, batch.pad, labels, media={"video": self.medium("video", videos)} if videos else {})
+        images, others = list[tuple[Image, Size]](), dict[str, list[Medium]]()
+        for medium, size in (one for e in encoded for one in e.shown):
+            if isinstance(medium, Image):
+                images.append((medium, size))
+            else:
+                others.setdefault(medium.kind, []).append(medium)
+        made = {kind: self.medium(kind, media) for kind, media in others.items()}
+        batch = Batch(batch.ids, batch.pad, labels, media=made)
         if not images:
             return batch
         pictures, sizes = zip(*images, strict=True)
@@ -197,16 +203,18 @@ class Processor:
         """A conversation's media in the order of their places, which is the template's: of a message, LLaVA-OneVision's
         puts pictures first, then videos."""
         media = [medium for message in messages for medium in message.media]
-        waiting: dict[int | None, Iterator[Medium]] = {}
-        for kind, name, token in ((Image, "pictures", self.image_token), (Video, "videos", self.video_token)):
-            these = [medium for medium in media if isinstance(medium, kind)]
-            places = ids.count(token) if token is not None else 0
+        waiting: dict[int, Iterator[Medium]] = {}
+        for kind in dict.fromkeys([*self.places, *(medium.kind for medium in media)]):
+            token, _ = self.places.get(kind, (None, 0))
+            these = [medium for medium in media if medium.kind == kind]
+            places, name = ids.count(token) if token is not None else 0, plural(kind)
             if len(these) != places:
                 raise PlaceholderError(
                     f"the conversation has {len(these)} {name} and its text {places} placeholders for them"
-                    + ("" if token is not None else f"; this model does not see {name}")
+                    + ("" if token is not None else f"; this model does not take {name}")
                 )
-            waiting[token] = iter(these)
+            if token is not None:
+                waiting[token] = iter(these)
         return [next(waiting[token]) for token in ids if token in self.placeholders]
 
     def _start(self, text: str) -> list[int]:
@@ -236,8 +244,8 @@ class Processor:
 
 def _counted(media: Sequence[Medium]) -> str:
     """As "2 pictures and 1 videos"."""
-    videos = sum(isinstance(medium, Video) for medium in media)
-    return f"{len(media) - videos} pictures" + (f" and {videos} videos" if videos else "")
+    kinds = Counter(medium.kind for medium in media)
+    return " and ".join(f"{count} {plural(kind)}" for kind, count in kinds.items()) or "0 pictures"
 
 
 def pad_rows(rows: Sequence[Sequence[int]], fill: int, left: bool = False) -> Batch:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from panmodal.data.media import MEDIA, Medium
+from panmodal.data.media import MEDIA, Medium, plural
 from panmodal.data.sample import Image, Message, Part, Sample, Text, assistant, user
 from panmodal.errors import InputError, PlaceholderError
 
@@ -23,7 +23,6 @@ PICTURES = ("image", "images", "picture", "file_name")  # the names that a recor
 CAPTIONS = ("caption", "text")
 QUESTIONS = ("question", "prompt")
 PREFERRED = {"chosen": "preferred_output", "rejected": "non_preferred_output"}  # ours, and OpenAI's
-NAMES = {"image": "pictures", "video": "videos", "audio": "sounds"}
 FORMS = (
     "messages; conversations (LLaVA, ShareGPT); a picture (image, picture or file_name) with a caption or text; a "
     "picture with question and answer; prompt, chosen and rejected"
@@ -106,7 +105,7 @@ class _Media:
         for kind, taken in self.taken.items():
             if (count := len(self.media.get(kind, []))) != taken:
                 raise PlaceholderError(
-                    f"the record has {count} {NAMES[kind]} and its text {taken} placeholders <{kind}>"
+                    f"the record has {count} {plural(kind)} and its text {taken} placeholders <{kind}>"
                 )
 
 

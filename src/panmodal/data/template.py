@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NoReturn
 
@@ -12,6 +12,7 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from panmodal.data.media import Medium, plural
 from panmodal.data.sample import Message, Text
 from panmodal.errors import CheckpointError, InputError
 
@@ -26,17 +27,21 @@ class ChatTemplate:
     """Renders conversations as one model wants them.
 
     `image` is what the template, or this class where the template takes plain strings, puts in a
-    picture's place; `video` in a video's, for models that take them. Raises InputError where the
+    picture's place; `others` in that of each other kind of media that the model takes. Raises InputError where the
     template refuses a conversation, and CheckpointError where the template itself is broken, too large
     or too slow.
     """
 
     def __init__(
-        self, source: str, image: str = "<image>", special: dict[str, str] | None = None, video: str | None = None
+        self,
+        source: str,
+        image: str = "<image>",
+        special: dict[str, str] | None = None,
+        others: Mapping[str, str] | None = None,
     ) -> None:
         if len(source) > MAX_TEMPLATE:
             raise CheckpointError(f"the chat template has {len(source):,} characters; the limit is {MAX_TEMPLATE:,}")
-        self.source, self.image, self.video, self.special = source, image, video, special or {}
+        self.source, self.image, self.special, self.others = source, image, special or {}, dict(others or {})
         environment = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
         environment.filters["tojson"] = _tojson
         try:
@@ -44,27 +49,30 @@ class ChatTemplate:
         except TemplateError as error:
             raise CheckpointError(f"the chat template does not parse: {error}") from None
         self._takes_parts = self._reads_parts()
+        self._as_text = {kind for kind in self.others if kind not in source}  # which it does not know
 
     def __reduce__(self) -> tuple[type[ChatTemplate], tuple[Any, ...]]:
-        return ChatTemplate, (self.source, self.image, self.special, self.video)  # for processes that make batches
+        return ChatTemplate, (self.source, self.image, self.special, self.others)  # for processes that make batches
 
     def render(self, messages: Sequence[Message], reply: bool = False) -> str:
         """The conversation as text; `reply` ends it where the assistant's next turn begins."""
         return self._render([self._as_dict(m) for m in messages], reply)
 
     def _as_dict(self, message: Message) -> dict[str, Any]:
-        words = {"image": self.image} if self.video is None else {"image": self.image, "video": self.video}
+        words = {"image": self.image, **self.others}
         for medium in message.media:
             if medium.kind not in words:
-                takes = "text and pictures" if self.video is None else "text, pictures and videos"
-                raise InputError(f"this model converses about {takes}, not {medium.kind}")
-        if self._takes_parts:
-            parts = [
-                {"type": "text", "text": p.text} if isinstance(p, Text) else {"type": p.kind} for p in message.parts
-            ]
-            return {"role": message.role, "content": parts}
-        texts = [p.text if isinstance(p, Text) else words[p.kind] + "\n" for p in message.parts]
-        return {"role": message.role, "content": "".join(texts)}
+                *most, last = ["text", *map(plural, words)]
+                raise InputError(f"this model converses about {', '.join(most)} and {last}, not {medium.kind}")
+        if not self._takes_parts:
+            texts = [p.text if isinstance(p, Text) else words[p.kind] + "\n" for p in message.parts]
+            return {"role": message.role, "content": "".join(texts)}
+        parts = [
+            {"type": p.kind} if isinstance(p, Medium) and p.kind not in self._as_text
+            else {"type": "text", "text": p.text if isinstance(p, Text) else words[p.kind]}
+            for p in message.parts
+        ]  # fmt: skip
+        return {"role": message.role, "content": parts}
 
     def _reads_parts(self) -> bool:
         """Whether the template loops over content parts, or wants content to be one string."""

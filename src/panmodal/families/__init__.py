@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
@@ -29,6 +29,7 @@ from panmodal.families.language import LanguageChat
 from panmodal.families.llava import LlavaChat, llava
 from panmodal.families.remote import PREFIX, Pace, Remote
 from panmodal.families.sam import Segmenter
+from panmodal.families.senses import SensesChat, senses
 from panmodal.families.towers import ImageTower, TextTower
 from panmodal.foreign import knows
 
@@ -45,6 +46,7 @@ FAMILIES: dict[str, type[Family[Any]]] = {
     "instructblip": InstructBlipChat,
     "imagebind": Binding,
     "sam": Segmenter,
+    "senses": SensesChat,
     "flamingo": FlamingoChat,
     "idefics": FlamingoChat,
     "clip_vision_model": ImageTower,
@@ -132,25 +134,58 @@ def outline(name: str | os.PathLike[str]) -> Any:
 Part = str | os.PathLike[str] | Family[Any]
 
 
-def compose(vision: Part, connector: Spec, language: Part, layer: int = -2) -> Chat[Any]:
-    """A new model from an image encoder and a language model, or models that have one, either by name.
+def compose(
+    vision: Part | None = None,
+    connector: Spec | Mapping[str, Spec] = "mlp",
+    language: Part | None = None,
+    layer: int = -2,
+    *,
+    audio: Part | None = None,
+    frames: int = 0,
+) -> Chat[Any]:
+    """A new model from encoders and a language model, or models that have one, each by name.
 
-    `connector` is a kind, or a table of one and its options, such as `{"kind": "resampler", "latents": 32}`. It
-    makes of the encoder's features vectors that stand among the words (see `CONNECTORS`); or the language model looks
-    at the features through "gated" cross-attention (`flamingo`) or the prompts of an "adapter" (`llama_adapter`).
+    `vision` has the encoder of pictures, and with `frames` of so many frames of a video, from its first to its last;
+    `audio` has that of sounds (ImageBind's).
 
-    The weights of both are taken over, not copied; the connector is untrained. Among words stand the features after
-    the encoder's layer `layer`: -1 is its last, -2 the one before, as in LLaVA.
+    `connector` is a kind, or a table of one and its options, such as `{"kind": "resampler", "latents": 32}`; for
+    encoders that differ in theirs, a table of these by `vision` and `audio`. It makes of an encoder's features vectors
+    that stand among the words (see `CONNECTORS`); or the language model looks at pictures' features through "gated"
+    cross-attention (`flamingo`) or the prompts of an "adapter" (`llama_adapter`).
+
+    The weights of all are taken over, not copied; the connectors are untrained. Among words stand the features after
+    the image encoder's layer `layer`: -1 is its last, -2 the one before, as in LLaVA; and after the last of others.
     """
+    given = {kind: part for kind, part in (("image", vision), ("audio", audio)) if part is not None}
+    if language is None or not given or (frames and vision is None):
+        raise InputError("a composed model needs a language model, and vision or audio; frames need vision")
     crossed: dict[str, Callable[..., Chat[Any]]] = {"gated": flamingo, "adapter": llama_adapter}
-    kinds: dict[str, Any] = {**CONNECTORS, **crossed}
-    kind = kind_of(connector)
-    if kind not in kinds:
-        raise InputError(f"unknown connector {kind!r}{suggest(kind, kinds)}")
-    options = options_of(connector, kinds[kind])  # told before anything is loaded
-    seen, spoken = (part if isinstance(part, Family) else load(part) for part in (vision, language))
-    spoken = _language_of(spoken)
-    return crossed[kind](seen, spoken, **options) if kind in crossed else llava(seen, connector, spoken, layer)
+    specs = _specs(connector, given)
+    for spec in specs.values():  # told before anything is loaded
+        kinds: dict[str, Any] = {**CONNECTORS, **(crossed if audio is None and not frames else {})}
+        if (kind := kind_of(spec)) not in kinds:
+            raise InputError(f"unknown connector {kind!r}{suggest(kind, kinds)}")
+        options = options_of(spec, kinds[kind])
+    parts = {kind: part if isinstance(part, Family) else load(part) for kind, part in given.items()}
+    spoken = _language_of(language if isinstance(language, Family) else load(language))
+    if audio is not None or frames or isinstance(parts["image"], Binding):
+        return senses(parts, specs, spoken, layer, frames)
+    if kind in crossed:
+        return crossed[kind](parts["image"], spoken, **options)
+    return llava(parts["image"], specs["image"], spoken, layer)
+
+
+def _specs(connector: Spec | Mapping[str, Any], kinds: Collection[str]) -> dict[str, Spec]:
+    """The connector of each kind of media"""
+    if isinstance(connector, str) or "kind" in connector:
+        return dict.fromkeys(kinds, connector)
+    found: dict[str, Spec] = {{"vision": "image"}.get(name, name): spec for name, spec in connector.items()}
+    if found.keys() != set(kinds):
+        raise InputError(
+            f"connector names {', '.join(connector)}: it is a kind, a table of one and its options, or one of these "
+            "for each encoder, by vision and audio"
+        )
+    return found
 
 
 def _language_of(family: Family[Any]) -> LanguageChat:
@@ -181,6 +216,7 @@ __all__ = [
     "Pace",
     "Remote",
     "Segmenter",
+    "SensesChat",
     "TextTower",
     "bootstrap",
     "compose",
@@ -191,4 +227,5 @@ __all__ = [
     "load",
     "minigpt4",
     "outline",
+    "senses",
 ]

@@ -94,6 +94,12 @@ class Family(ABC, Generic[M]):
         """The image encoder within, and its published configuration, to compose with."""
         raise InputError(f"{self.name or type(self).__name__} has no image encoder to compose with")
 
+    def tower(self, kind: str) -> tuple[nn.Module, dict[str, Any]]:
+        """As `image_tower`, for any kind of media"""
+        if kind == "image":
+            return self.image_tower()
+        raise InputError(f"{self.name or type(self).__name__} has no {kind} encoder to compose with")
+
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device

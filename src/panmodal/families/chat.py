@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from panmodal.cache import Cache, Source
 from panmodal.checkpoints.adapters import in_memory, read_adapter, save_adapter
 from panmodal.checkpoints.names import Names
-from panmodal.data.media import Medium
+from panmodal.data.media import Medium, plural
 from panmodal.data.noise import all_in_noise
 from panmodal.data.processor import Encoded, pad_rows
 from panmodal.data.sample import Conversation, Image, Message, as_conversation, assistant
@@ -32,8 +32,8 @@ from panmodal.quick import quicken
 
 M = TypeVar("M", bound=nn.Module)
 
-KEPT_PICTURES = 16  # or videos, of which the vectors are remembered
-Shown = tuple[Medium, Size]  # a picture or video, and the size by which it is cut into tiles
+KEPT_MEDIA = 16  # of which the vectors are remembered
+Shown = tuple[Medium, Size]  # a medium, and the size by which it is cut into tiles
 
 
 @runtime_checkable
@@ -80,13 +80,13 @@ class Chat(Family[M]):
         """Pictures, and the size by which each is cut into tiles, if any is -> for each [P, D], the vectors that
         stand for it among the words"""
 
-    def encode_videos(self, videos: Sequence[Medium]) -> Iterable[Tensor]:
-        """As `encode_images`, in the families that take videos"""
-        raise InputError("this model does not take videos")
+    def encode_others(self, kind: str, media: Sequence[Medium]) -> Iterable[Tensor]:
+        """As `encode_images`, of another kind of media, in the families that converse about it"""
+        raise InputError(f"this model does not take {plural(kind)}")
 
     @abstractmethod
     def vectors(self, ids: Tensor, images: Tensor | None) -> Tensor:
-        """ids [B, T], vectors of all their pictures and videos [V, D] in reading order -> [B, T, D]"""
+        """ids [B, T], vectors of all their media [V, D] in reading order -> [B, T, D]"""
 
     def source(self, ids: Tensor, shown: Sequence[Shown]) -> Source | None:
         """ids [B, S] of whole prompts, and all their pictures in reading order -> what cross-attention looks at, in
@@ -238,7 +238,7 @@ class Chat(Family[M]):
         return {"stop": self.checkpoint.json("generation_config.json").get("stop_strings") or (), **options}
 
     def _keys(self, encoded: Encoded) -> list[Hashable]:
-        """What stands at each place: a token, or a part of a certain picture or video."""
+        """What stands at each place: a token, or a part of a certain medium."""
         keys: list[Hashable] = list(encoded.ids)
         shown = zip(encoded.shown, self._firsts(encoded), encoded.vectors, strict=True)
         for (medium, size), first, vectors in shown:
@@ -246,7 +246,7 @@ class Chat(Family[M]):
         return keys
 
     def _firsts(self, encoded: Encoded) -> list[int]:
-        """Where each picture's or video's vectors begin."""
+        """Where each medium's vectors begin."""
         places = [i for i, token in enumerate(encoded.ids) if token in self.processor.placeholders]
         return [places[sum(encoded.vectors[:i])] for i in range(len(encoded.media))]
 
@@ -266,7 +266,7 @@ class Chat(Family[M]):
         return known, last.cache
 
     def _look(self, shown: Sequence[Shown]) -> Tensor | None:
-        """The vectors of pictures and videos [V, D], each encoded once."""
+        """The vectors of media [V, D], each encoded once."""
         if not shown:
             return None
         if not hasattr(self, "_vectors"):
@@ -281,17 +281,17 @@ class Chat(Family[M]):
         for key, vector in zip(keys, vectors, strict=True):
             self._vectors[key] = vector
             self._vectors.move_to_end(key)
-        while new and len(self._vectors) > max(KEPT_PICTURES, len(shown)):
+        while new and len(self._vectors) > max(KEPT_MEDIA, len(shown)):
             self._vectors.popitem(last=False)
         return torch.cat(vectors)
 
     def _encode(self, shown: Sequence[Shown]) -> Iterator[Tensor]:
-        """For each picture or video [P, D]; those of a kind go through the encoder together."""
-        pictures = [(medium, size) for medium, size in shown if isinstance(medium, Image)]
-        videos = [medium for medium, _ in shown if not isinstance(medium, Image)]
-        seen = iter(self.encode_images(*zip(*pictures, strict=True)) if pictures else ())
-        watched = iter(self.encode_videos(videos) if videos else ())
-        return (next(seen if isinstance(medium, Image) else watched) for medium, _ in shown)
+        """For each medium [P, D]; those of a kind go through the encoder together."""
+        found: dict[str, Iterator[Tensor]] = {}
+        for kind in dict.fromkeys(medium.kind for medium, _ in shown):
+            media, sizes = zip(*((m, size) for m, size in shown if m.kind == kind), strict=True)
+            found[kind] = iter(self.encode_images(media, sizes) if kind == "image" else self.encode_others(kind, media))
+        return (next(found[medium.kind]) for medium, _ in shown)
 
     def _weights(self) -> Hashable:
         """Changes whenever a weight does."""

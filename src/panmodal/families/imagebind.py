@@ -107,6 +107,12 @@ class Binding(Family[ImageBind]):
         family.model.scales["text"].data.copy_(theirs.scale)
         return family
 
+    def tower(self, kind: str) -> tuple[nn.Module, dict[str, Any]]:
+        told = tower_configs(self.config)
+        if kind not in told or kind == "text":
+            return super().tower(kind)
+        return self.model.get_submodule(kind), {"model_type": f"imagebind_{kind}", **told[kind]}
+
     def make_processor(self) -> Processor:
         told, settings = tower_configs(self.config), self.checkpoint.image_processor
         pictures = ImageTransform.from_config({"image_processor_type": "CLIPImageProcessor", **settings})

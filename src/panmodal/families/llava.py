@@ -169,10 +169,14 @@ class LlavaChat(Chat[Llava]):
         pictures = self.checkpoint.image_processor
         word = tokenizer.backend.id_to_token(model.image_token) if tokenizer else None
         special = tokenizer.special if tokenizer else {}
-        video = None if model.video_token is None else "<video>"
+        video = {} if model.video_token is None else {"video": "<video>"}
         template = ChatTemplate(self.checkpoint.chat_template or VICUNA, word or "<image>", special, video)
         told = self.checkpoint.video_processor if video else {}
         videos = {"video": _video_transform(told)} if told else {}
+        places = dict[str, tuple[int, int]]()
+        if model.video_token is not None:
+            tiling = model.tiles.tiling if model.tiles and videos else None
+            places["video"] = model.video_token, tiling.video_vectors(videos["video"].frames) if tiling else 0
         tokens = model.encoder.embed.grid**2 + (model.encoder.embed.class_token is not None) - model.drop_first
         return Processor(
             tokenizer,
@@ -182,8 +186,7 @@ class LlavaChat(Chat[Llava]):
             image_token=model.image_token,
             image_vectors=model.connector.tokens(tokens),  # type: ignore[operator]
             tiling=model.tiles.tiling if model.tiles else None,
-            video_token=model.video_token,
-            video_vectors=model.tiles.tiling.video_vectors(videos["video"].frames) if model.tiles and videos else 0,
+            places=places,
             media=videos,
         )
 
@@ -200,8 +203,8 @@ class LlavaChat(Chat[Llava]):
         pixels = self.processor.pictures(images, sizes).to(self.device, self.dtype)
         return torch.split(self.model.encode(pixels, sizes), [self.processor.vectors(size) for size in sizes])
 
-    def encode_videos(self, videos: Sequence[Medium]) -> Tensor:
-        return self.model.encode_videos(self.processor.medium("video", videos).to(self.device, self.dtype))
+    def encode_others(self, kind: str, media: Sequence[Medium]) -> Tensor:
+        return self.model.encode_videos(self.processor.medium(kind, media).to(self.device, self.dtype))
 
     def vectors(self, ids: Tensor, images: Tensor | None) -> Tensor:
         return self.model.vectors(ids, images)

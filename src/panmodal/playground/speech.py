@@ -15,8 +15,8 @@ from panmodal.data.sample import Image, Sample, assistant, user
 from panmodal.data.tokens import THINKING, Tokenizer
 from panmodal.playground.questions import KINDS, MULTI_STEP, Question, questions
 from panmodal.playground.render import boxes, masks, render
-from panmodal.playground.sound import RATE, depth, sound
-from panmodal.playground.words import LEVELS, at, caption, full_name, one, region
+from panmodal.playground.sound import RATE, depth, left_to_right, sound
+from panmodal.playground.words import LEVELS, at, caption, full_name, listing, name, one, region
 from panmodal.playground.working import worked
 from panmodal.playground.world import (
     HELD_OUT,
@@ -35,6 +35,7 @@ DESCRIBE = {  # what asks for each level of caption
     "detailed": ("Describe the picture.", "Describe the picture in detail.", "What do you see?"),
     "exact": ("Where exactly is every object?", "List every object with its coordinates."),
 }
+HEAR = ("What do you hear?", "What is in the sound?")
 TRIES = 16  # for questions in a conversation
 PLACES = 2  # asked about in a conversation
 REASONED = 0.3  # of its questions
@@ -85,6 +86,17 @@ def audio_sample(seed: int, split: str = "train") -> Sample:
         pairs = sorted(HELD_OUT) if split == "held-out" else SEEN
         scene = single_object_scene(seed, *pick(random_source("audio", split, seed), pairs))
     return Sample((user(Image(render(scene)), Audio(sound(scene), RATE)),))
+
+
+def sound_sample(seed: int, split: str = "train") -> Sample:
+    """The sound of a scene, every other time of a single object, and what is heard: each object's colour and shape,
+    from left to right."""
+    scene = make_scene(seed, split)
+    rng = random_source("heard", split, seed)
+    if seed % 2:
+        scene = single_object_scene(seed, *pick(rng, sorted(HELD_OUT) if split == "held-out" else SEEN))
+    heard = listing([one(name({"colour": thing.colour, "shape": thing.shape})) for thing in left_to_right(scene)])
+    return Sample((user(Audio(sound(scene), RATE), pick(rng, HEAR)), assistant(heard)))
 
 
 def depth_sample(seed: int, split: str = "train") -> Sample:

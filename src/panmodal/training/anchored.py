@@ -14,6 +14,7 @@ from panmodal.data.processor import Processor
 from panmodal.data.sample import Batch, Sample
 from panmodal.errors import InputError
 from panmodal.training.losses import contrastive_loss
+from panmodal.training.world import gathered
 
 Bound = Mapping[str, Medium | str]  # by kind, a picture among them
 
@@ -63,8 +64,11 @@ class Anchored:
         return len(batch.ids)
 
     def loss(self, model: Any, batch: Batch) -> Tensor:
-        logits = model(batch.images, batch.media, batch.pad)
-        losses = [contrastive_loss(logits[kind].float(), _alike(x)) for kind, x in batch.media.items()]
+        anchor, losses = gathered(model.embed("image", batch.images)), []
+        for kind, x in batch.media.items():
+            logits = model.scale(kind) * anchor @ gathered(model.embed(kind, x, batch.pad)).T
+            shown = x.masked_fill(~batch.real, -1) if kind == "text" else x
+            losses.append(contrastive_loss(logits.float(), _alike(gathered(shown))))
         return torch.stack(losses).mean()
 
 

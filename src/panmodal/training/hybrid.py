@@ -16,6 +16,7 @@ from panmodal.data.sample import Batch, Image, Sample
 from panmodal.errors import InputError
 from panmodal.families.blip import Blip
 from panmodal.training.losses import contrastive_loss, hard_negatives, next_token_loss
+from panmodal.training.world import gathered, mean_of_all, own_part
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,9 @@ class Hybrid:
         said = captioning_loss(model, tokens, pairs)
         if self.captions:
             return said
-        logits = model.logits(model.embed_tokens(tokens), _embed_texts(model, pairs)).float()
-        alike = (pairs.ids[:, None] == pairs.ids).all(-1)  # one text may fit several pictures
+        logits = model.logits(gathered(model.embed_tokens(tokens)), gathered(_embed_texts(model, pairs))).float()
+        ids = gathered(pairs.ids.masked_fill(~pairs.real, -1))
+        alike = (ids[:, None] == ids).all(-1)  # one text may fit several pictures
         return contrastive_loss(logits, alike) + matching_loss(model, tokens, batch, logits.detach(), alike) + said
 
 
@@ -85,48 +87,52 @@ def captioning_loss(model: Blip, tokens: Tensor, pairs: Batch) -> Tensor:
         count = int(pad[:, 1:].sum())
         losses.append(count * next_token_loss(hidden, ids.masked_fill(~pad, IGNORED), model.decoder.logits))
         words += count
-    return torch.stack(losses).sum() / words
+    return mean_of_all(torch.stack(losses).sum(), words, len(tokens))
 
 
 def matching_loss(model: Blip, tokens: Tensor, batch: Batch, logits: Tensor, alike: Tensor) -> Tensor:
-    """Image tokens [N, P, D], N captions and perhaps N near misses, and how alike the contrast finds the N by N
-    -> true pairs count as much as all others, near misses as much as those drawn; and `words_loss`."""
-    assert batch.pad is not None
+    """Of this process image tokens [n, P, D], n captions and perhaps n near misses, and of all how alike the contrast
+    finds their N by N -> true pairs count as much as all others, near misses as much as those drawn; and `words_loss`.
+    Each process judges its part of all pairs."""
     assert model.text is not None
-    own = torch.arange(len(tokens), device=tokens.device)
-    misses = own[: len(batch.ids) - len(own)]
+    rows, ids = len(tokens), batch.ids.masked_fill(~batch.real, -1)
+    captions, missed, tokens = gathered(ids[:rows]), gathered(ids[rows:]), gathered(tokens, alike=False)
+    ids = torch.cat([captions, missed]) if len(missed) == len(captions) else captions
+    every = torch.arange(len(captions), device=ids.device)
+    misses = every[: len(ids) - len(every)]
     for_image, hard_text = hard_negatives(logits, alike)
     for_text, hard_image = hard_negatives(logits.T, alike.T)
-    drawn = len(for_image) + len(hard_image)
-    pictures = torch.cat([own, for_image, hard_image, misses])
-    texts = torch.cat([own, hard_text, for_text, len(own) + misses])
-    near = (texts >= len(own)) | (texts == pictures)
+    pictures = torch.cat([every, for_image, hard_image, misses])
+    texts = torch.cat([every, hard_text, for_text, len(every) + misses])
+    sizes = torch.tensor([len(every), len(for_image) + len(hard_image), len(misses)], device=ids.device)
+    kind = torch.arange(3, device=ids.device).repeat_interleave(sizes)  # true, drawn, a near miss
+    own = own_part(len(texts), ids.device)
+    pictures, texts, kind = pictures[own], texts[own], kind[own]
+    near = (texts >= len(every)) | (texts == pictures)
     judged, order, words, wrong = [], [], [], []
     with inputs(model.text.body.blocks[-1]) as states:
-        for rows, ids, pad in Batch(batch.ids[texts], batch.pad[texts]).by_length():
-            judged.append(model.match(Source(tokens[pictures[rows]]), ids, pad))
-            order.append(rows)
-            counted = pad & near[rows, None]
+        for some, read, pad in Batch(ids[texts].clamp(min=0), ids[texts] >= 0).by_length():
+            judged.append(model.match(Source(tokens[pictures[some]]), read, pad))
+            order.append(some)
+            counted = pad & near[some, None]
             words.append(states.pop()[counted])
-            wrong.append((ids != batch.ids[pictures[rows], : ids.shape[1]])[counted])
+            wrong.append((read != ids[pictures[some], : read.shape[1]])[counted])
     found = torch.cat(judged)[torch.cat(order).argsort()].float()
-    fits = torch.zeros_like(texts)
-    fits[own] = 1
-    true, *others = torch.split(
-        F.cross_entropy(found, fits, reduction="none"), [len(own), *filter(None, [drawn, len(misses)])]
+    losses = F.cross_entropy(found, (kind == 0).long(), reduction="none")
+    true, *others = (
+        mean_of_all(losses[kind == i].sum(), int((kind == i).sum()), rows) for i, size in enumerate(sizes) if size
     )
-    loss = true.mean()
-    if others:
-        loss = (loss + torch.stack([some.mean() for some in others]).mean()) / 2
-    return loss + words_loss(model, torch.cat(words), torch.cat(wrong)) if len(misses) else loss
+    loss = (true + torch.stack(others).mean()) / 2 if others else true
+    return loss + words_loss(model, torch.cat(words), torch.cat(wrong), rows) if len(misses) else loss
 
 
-def words_loss(model: Blip, states: Tensor, wrong: Tensor) -> Tensor:
+def words_loss(model: Blip, states: Tensor, wrong: Tensor, rows: int) -> Tensor:
     """The words of captions and of near misses, as the last block finds them, [W, D], judged by the head that judges
     texts: whether each is the `wrong` one [W] (after replaced token detection, Clark et al., 2020). One bit for a
     whole text hardly teaches which word to look up where; the block then gathers what the words tell."""
     losses = F.cross_entropy(model.match_head(states).float(), (~wrong).long(), reduction="none")
-    return (losses[wrong].mean() + losses[~wrong].mean()) / 2
+    means = [mean_of_all(losses[which].sum(), int(which.sum()), rows) for which in (wrong, ~wrong)]
+    return torch.stack(means).mean()
 
 
 @contextmanager

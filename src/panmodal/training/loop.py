@@ -26,7 +26,7 @@ from panmodal.errors import InputError, TrainingError
 from panmodal.families import Chat, Family
 from panmodal.lora import adapters, is_adapter
 from panmodal.training.preference import Preference
-from panmodal.training.stages import SHARED, Objective, Stage, parameter_groups
+from panmodal.training.stages import Objective, Stage, parameter_groups
 from panmodal.training.state import restore, save
 from panmodal.training.stream import Position, batches, sample_number
 from panmodal.training.world import ALONE, World, prepared
@@ -146,7 +146,9 @@ def train(
                 total += loss.item() * share / world.size
                 for name, value in more.items():
                     told[name] = told.get(name, 0.0) + value.item() * weight / every
-            total = sum(world.gather(total))
+            parts = world.gather((total, told))
+            total = sum(part for part, _ in parts)
+            told = {name: sum(more[name] for _, more in parts) for name in told}
             gradient = world.clip(trained, stage.clip_norm)
             rate = schedule(stage, run.number)
             if math.isfinite(total) and math.isfinite(gradient):
@@ -195,11 +197,6 @@ def _telling(objective: Objective) -> Callable[[Any, Batch], tuple[Tensor, Mappi
 
 
 def _check_shares(stage: Stage, size: int) -> None:
-    if size > 1 and stage.objective not in SHARED:
-        raise InputError(
-            f"stage {stage.name!r}: over several processes {stage.objective!r} would not be what it is in one; "
-            f"those that are: {', '.join(SHARED)}"
-        )
     if stage.batch % size:
         raise InputError(f"stage {stage.name!r}: batch is {stage.batch}; it must be a multiple of the {size} processes")
 

@@ -18,6 +18,7 @@ from panmodal.errors import InputError
 from panmodal.generators.everything import boxes_around
 from panmodal.generators.masks import ALL, BACKGROUND, BOTTOM_RIGHT, FOREGROUND, NOWHERE, TOP_LEFT
 from panmodal.training.losses import dice_loss, focal_loss
+from panmodal.training.world import drawn
 
 ROUNDS = 3  # a point or a box, then clicks that correct the answer
 MOST = 16  # masks of a picture that are learned from; others are left out
@@ -86,12 +87,12 @@ class Masks:
 def first_prompts(truth: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Of masks [R, S, S] and their boxes [R, 4] a point or the box, by chance -> points [R, 2, 2], kinds [R, 2], and
     whether it is a point, [R]"""
-    pointed = torch.rand(len(truth), device=truth.device) < 0.5
+    pointed = drawn(torch.rand, truth[:, 0, 0]) < 0.5
     click = F.pad(anywhere(truth), (0, 0, 0, 1))
     corners = boxes.view(-1, 2, 2)
     sides = corners[:, 1:] - corners[:, :1]
     share, most = NOISE
-    noise = (torch.randn_like(corners) * share * sides).clamp(-most * truth.shape[-1], most * truth.shape[-1])
+    noise = (drawn(torch.randn, corners) * share * sides).clamp(-most * truth.shape[-1], most * truth.shape[-1])
     kinds = torch.where(
         pointed[:, None],
         torch.tensor([FOREGROUND, NOWHERE], device=truth.device),
@@ -112,6 +113,6 @@ def correction(logits: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
 
 def anywhere(masks: Tensor) -> Tensor:
     """A pixel of each mask [R, H, W], every one equally likely -> [R, 1, 2], x and y"""
-    chance = torch.rand(masks.shape, device=masks.device).masked_fill(~masks, -1)
+    chance = drawn(torch.rand, masks).masked_fill(~masks, -1)
     at = chance.flatten(1).argmax(dim=1, keepdim=True)
     return torch.stack([at % masks.shape[2], at // masks.shape[2]], dim=-1).float()

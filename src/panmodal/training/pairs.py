@@ -14,7 +14,7 @@ from panmodal.data.sample import Batch, Image, Sample
 from panmodal.errors import InputError
 from panmodal.training.losses import contrastive_loss, next_token_loss, sigmoid_loss
 from panmodal.training.representation import representation_loss
-from panmodal.training.world import gathered
+from panmodal.training.world import drawn, gathered, mean_of_all
 
 
 @dataclass(frozen=True)
@@ -78,14 +78,13 @@ class CaptionedPairs(Pairs):
 
     def loss(self, model: Any, batch: Batch) -> Tensor:
         assert batch.images is not None
-        assert batch.pad is not None
         images = len(batch.images)
-        pairs = Batch(batch.ids[:images], batch.pad[:images])
+        pairs = Batch(batch.ids[:images], batch.real[:images])
         tokens = model.image(batch.images)
         seen = model.image.pool(tokens)  # [N, D]
         told = self.contrast(model, model.image_projection(seen), self.texts(model, pairs), pairs)
         seen = torch.cat([seen, _in_boxes(model, tokens, batch, points=True)])
-        return told + captioning_loss(model, seen[:, None], batch)
+        return told + captioning_loss(model, seen[:, None], batch, images)
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,8 @@ class Regions:
         return len(batch.ids)
 
     def loss(self, model: Any, batch: Batch) -> Tensor:
-        return captioning_loss(model, _in_boxes(model, model.image(batch.images), batch, self.points)[:, None], batch)
+        seen = _in_boxes(model, model.image(batch.images), batch, self.points)
+        return captioning_loss(model, seen[:, None], batch, len(batch.ids))
 
 
 Box = list[float]  # x0 y0 x1 y1, from 0 to 1
@@ -166,7 +166,7 @@ def _in_boxes(model: Any, tokens: Tensor, batch: Batch, points: bool) -> Tensor:
     patches = tokens[:, -(grid**2) :]  # without the class token
     picture, low, high = batch.regions[:, 0].long(), batch.regions[:, 1:3], batch.regions[:, 3:5]
     if points:
-        off = (torch.rand_like(low) - 0.5) * 0.75
+        off = (drawn(torch.rand, low) - 0.5) * 0.75
         x, y = (((low + high) / 2 + off * (high - low)) * grid).long().clamp(0, grid - 1).T
         return patches[picture, y * grid + x]
     edges = torch.arange(grid + 1, device=tokens.device) / grid
@@ -177,14 +177,14 @@ def _in_boxes(model: Any, tokens: Tensor, batch: Batch, points: bool) -> Tensor:
     return torch.einsum("rp,rpd->rd", share.to(tokens.dtype), patches[picture])
 
 
-def captioning_loss(model: Any, seen: Tensor, batch: Batch) -> Tensor:
+def captioning_loss(model: Any, seen: Tensor, batch: Batch, rows: int) -> Tensor:
     """The text tower, which must be causal, says each text word by word after the image vectors `seen`
-    [N, P, D]; its own embedding gives the logits."""
+    [N, P, D]; its own embedding gives the logits. `rows`: see `mean_of_all`."""
     said, words = [], 0
-    for rows, ids, pad in batch.by_length():
-        x = torch.cat([seen[rows], model.text.embed(ids)], dim=1)
-        hidden = model.text.body(x, torch.cat([pad.new_ones(len(rows), seen.shape[1]), pad], dim=1))
+    for some, ids, pad in batch.by_length():
+        x = torch.cat([seen[some], model.text.embed(ids)], dim=1)
+        hidden = model.text.body(x, torch.cat([pad.new_ones(len(some), seen.shape[1]), pad], dim=1))
         labels, count = ids.masked_fill(~pad, IGNORED), int(pad[:, 1:].sum())
         said.append(count * next_token_loss(hidden[:, seen.shape[1] :], labels, model.text.logits))
         words += count
-    return torch.stack(said).sum() / words
+    return mean_of_all(torch.stack(said).sum(), words, rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -60,7 +60,7 @@ def make_plan(family: Family[Any], stages: Sequence[Stage], sources: Sequence[So
 def _stage(family: Family[Any], stage: Stage, source: Source, seed: int) -> StagePlan:
     model = family.model
     if stage.lora is not None and isinstance(family, Chat):
-        family.adapt(stage.lora)
+        family.adapt(replace(stage.lora, base=""))  # which leaves the weights as they are
     rates = {p: group["peak"] for group in parameter_groups(model, stage) for p in group["params"]}
     trained: dict[str, tuple[int, tuple[float, ...]]] = {}
     for name, parameter in model.named_parameters():

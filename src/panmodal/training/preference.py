@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from panmodal.data.processor import Encoded, Processor, pad_rows
-from panmodal.data.sample import Batch, Sample, assistant
+from panmodal.data.media import Audio, Medium, Video
+from panmodal.data.processor import IGNORED, Encoded, Processor, pad_rows
+from panmodal.data.sample import Batch, Image, Sample, assistant, user
 from panmodal.errors import InputError
 from panmodal.language import LanguageModel
 from panmodal.lora import adapters_off, is_adapter
 
+BLANKS: dict[str, Medium] = {  # black, and silence
+    "image": Image(np.zeros((8, 8, 3), np.uint8)),
+    "video": Video(np.zeros((1, 8, 8, 3), np.uint8), rate=1),
+    "audio": Audio(np.zeros(1600, np.float32), rate=16_000),
+}
 PROMPT, CHOSEN, REJECTED = 1, 2, 3  # in `Batch.pad`: what both answers see, and the two, blind to each other
 Compared = tuple[Encoded, list[int]]  # a prompt and both answers, and which of these each token belongs to
 
@@ -49,6 +56,22 @@ class Preference:
             raise InputError(f"{self}: beta and gamma must be above 0, sft at least 0")
 
     def encode(self, processor: Processor, sample: Sample) -> Compared:
+        compared = self.compare(processor, sample)
+        for medium in self.media(compared):
+            medium.check()
+        return compared
+
+    def measure(self, processor: Processor, sample: Sample) -> int:
+        return self.length(self.compare(processor, sample))
+
+    def media(self, encoded: Compared) -> Sequence[Medium]:
+        return encoded[0].media
+
+    def blank(self, processor: Processor, kinds: Iterable[str]) -> Compared:
+        nothing = blank(processor, kinds)
+        return nothing, [PROMPT] * len(nothing.ids)
+
+    def compare(self, processor: Processor, sample: Sample) -> Compared:
         said = [sample.about.get("chosen"), sample.about.get("rejected")]
         if not sample.messages or sample.messages[-1].role != "user" or not all(isinstance(s, str) for s in said):
             raise InputError("a preference needs a conversation that ends with the user, and texts chosen and rejected")
@@ -58,8 +81,6 @@ class Preference:
         prompt = _prompt(chosen)
         if rejected.ids[:prompt] != chosen.ids[:prompt] or _prompt(rejected) != prompt:
             raise InputError("the tokens of the prompt are not the same before both answers")
-        for medium in chosen.media:
-            medium.check()
         ids = [*chosen.ids, *rejected.ids[prompt:]]
         turns = [PROMPT] * prompt + [CHOSEN] * (len(chosen.ids) - prompt) + [REJECTED] * (len(rejected.ids) - prompt)
         return replace(chosen, ids=ids, learned=[turn != PROMPT for turn in turns]), turns
@@ -72,7 +93,7 @@ class Preference:
         return replace(batch, pad=pad_rows([turns for _, turns in encoded], 0).ids)
 
     def weight(self, batch: Batch) -> int:
-        return len(batch.ids)
+        return int(_real(batch).sum())
 
     def loss(self, model: Any, batch: Batch) -> Tensor:
         return self.told(model, batch)[0]
@@ -87,13 +108,17 @@ class Preference:
                 "reference: give the stage `lora`, and a rate to the language model alone"
             )
         now, before = with_and_without(model, batch)
-        gained = self.scores(batch, now) - self.scores(batch, before)
+        real = _real(batch)
+        if not real.any():
+            nothing = 0 * now.sum()
+            return nothing, {name: nothing.detach() for name in ("reward_margin", "reward_accuracy")}
+        gained = (self.scores(batch, now) - self.scores(batch, before))[real]
         ahead = gained @ torch.tensor([1.0, -1.0], device=gained.device)
         loss = (ahead - 1 / (2 * self.beta)) ** 2 if self.kind == "ipo" else -F.logsigmoid(self.beta * ahead)
         if self.sft:
             assert batch.pad is not None
-            chosen = batch.pad == CHOSEN
-            loss = loss - self.sft * (now * chosen).sum(dim=1) / chosen.sum(dim=1)
+            chosen = (batch.pad == CHOSEN)[real]
+            loss = loss - self.sft * (now[real] * chosen).sum(dim=1) / chosen.sum(dim=1)
         margin = self.beta * ahead.detach()
         return loss.mean(), {"reward_margin": margin.mean(), "reward_accuracy": (margin > 0).float().mean()}
 
@@ -105,7 +130,7 @@ class Preference:
             weights[corrected(batch)] = self.gamma
         each = [weights * (batch.pad == answer) for answer in (CHOSEN, REJECTED)]
         sums = torch.stack([(w * tokens).sum(dim=1) for w in each], dim=1)
-        return sums if self.kind == "dpo" else sums / torch.stack([w.sum(dim=1) for w in each], dim=1)
+        return sums if self.kind == "dpo" else sums / torch.stack([w.sum(dim=1) for w in each], dim=1).clamp(min=1e-9)
 
 
 def with_and_without(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -130,7 +155,8 @@ def log_probs(hidden: Tensor, batch: Batch, head: Callable[[Tensor], Tensor]) ->
     turns = batch.pad
     prompt, chosen = (turns == PROMPT).sum(dim=1), (turns == CHOSEN).sum(dim=1)
     before = torch.arange(-1, turns.shape[1] - 1, device=turns.device).repeat(len(turns), 1)
-    before.scatter_(1, (prompt + chosen)[:, None], (prompt - 1)[:, None])  # the rejected, too, follows the prompt
+    first = (prompt + chosen).clamp(max=turns.shape[1] - 1)[:, None]  # token of the rejected, which too
+    before.scatter_(1, first, (prompt - 1)[:, None])  # follows the prompt
     row, place = (turns >= CHOSEN).nonzero(as_tuple=True)
     logits = head(hidden[row, before[row, place]]).float()
     found = logits.log_softmax(dim=-1).gather(-1, batch.ids[row, place, None])[:, 0]
@@ -143,6 +169,8 @@ def corrected(batch: Batch) -> Tensor:
     assert batch.pad is not None
     changed = torch.zeros(batch.ids.shape, dtype=torch.bool)
     for row, ids, turns in zip(changed, batch.ids.tolist(), batch.pad.tolist(), strict=True):
+        if CHOSEN not in turns:  # a blank row
+            continue
         starts = turns.index(CHOSEN), turns.index(REJECTED)
         chosen, rejected = ([i for i, t in zip(ids, turns, strict=True) if t == turn] for turn in (CHOSEN, REJECTED))
         for kind, *spans in SequenceMatcher(None, chosen, rejected, autojunk=False).get_opcodes():
@@ -150,6 +178,17 @@ def corrected(batch: Batch) -> Tensor:
                 row[starts[0] + spans[0] : starts[0] + spans[1]] = True
                 row[starts[1] + spans[2] : starts[1] + spans[3]] = True
     return changed.to(batch.ids.device)
+
+
+def blank(processor: Processor, kinds: Iterable[str]) -> Encoded:
+    """A conversation of which nothing is learned, with a medium of each of some kinds."""
+    return processor.encode([user(*(BLANKS[kind] for kind in kinds), "none")], reply=True)
+
+
+def _real(batch: Batch) -> Tensor:
+    """Which rows are to be learned from, [B]"""
+    assert batch.labels is not None
+    return (batch.labels != IGNORED).any(dim=1)
 
 
 def _prompt(encoded: Encoded) -> int:

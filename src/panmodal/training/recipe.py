@@ -27,8 +27,8 @@ class ModelSpec:
     `load`: a checkpoint by name. `config`: an untrained model of a published configuration, with a
     `tokenizer` ("playground", "playground/new-words", or a checkpoint that has one), an `image_processor` and a
     `chat_template` as needed; with `vision`, its image encoder and image processor are that model's, and ImageBind
-    takes over the `towers` of a CLIP, if one is named. `vision`, `connector` (a kind, or a table of one and its
-    options) and `language`: composed of these, features read after the vision's layer `vision_layer`; see `compose`.
+    takes over the `towers` of a CLIP, if one is named. `vision` with `vision_layer` and `frames`, or `audio`, or both,
+    `connector` and `language`: composed of these; see `compose`.
     `words` get a token each, which a model that converses may spell in pieces so far; see `Chat.add_words`.
     """
 
@@ -42,6 +42,8 @@ class ModelSpec:
     towers: str | None = None
     vision: str | None = None
     vision_layer: int = -2
+    frames: int = 0
+    audio: str | None = None
     connector: str | dict[str, Any] = "mlp"
     language: str | ModelSpec | None = None
     words: tuple[str, ...] = ()

@@ -69,6 +69,7 @@ SOURCES: dict[str, Source] = {
     "playground/statements": Playground(statements.statement_sample),
     "playground/statements-text": Playground(partial(statements.statement_sample, shown=False)),
     "playground/audio_pairs": Playground(speech.audio_sample),
+    "playground/sounds": Playground(speech.sound_sample),
     "playground/depth_pairs": Playground(speech.depth_sample),
     "playground/text": Playground(speech.text_sample),
     **{name: Playground(sample) for name, sample in new_words.SAMPLES.items()},
@@ -107,8 +108,10 @@ def run_recipe(
         family = build(recipe.model).to(place)
         family.name = recipe.name
         sources = [open_source(stage.data) for stage in recipe.stages]  # missing ones are told before hours of training
-        if world.lead and not quiet:
-            show_plan(make_plan(family, recipe.stages, sources, recipe.seed), Console(stderr=True))
+        if not quiet:  # made by all, for some losses are made together
+            show_plan(
+                make_plan(family, recipe.stages, sources, recipe.seed), Console(stderr=True, quiet=not world.lead)
+            )
         watched = (
             Answers(open_source(recipe.watch.data), recipe.watch.count, out)
             if recipe.watch is not None and world.parallel == "ddp"
@@ -155,7 +158,7 @@ def build(spec: ModelSpec | str) -> Family[Any]:
         return family.add_words(spec.words)
     given = [key for key in ("load", "config", "language") if getattr(spec, key)]
     if len(given) != 1:
-        raise InputError("a recipe's model needs exactly one of load, config, or vision with language")
+        raise InputError("a recipe's model needs exactly one of load, config, or vision or audio with language")
     if spec.load:
         return build(spec.load)
     if spec.config:
@@ -172,9 +175,10 @@ def build(spec: ModelSpec | str) -> Family[Any]:
         family = kind.fresh({**spec.config, "vision_config": seen}, files)
         family.image_tower()[0].load_state_dict(tower.state_dict())
         return family
-    if spec.vision is None or spec.language is None:
-        raise InputError("a composed model needs a vision and a language model")
-    return compose(build(spec.vision), spec.connector, build(spec.language), spec.vision_layer)
+    assert spec.language is not None
+    eyes, ears = (None if part is None else build(part) for part in (spec.vision, spec.audio))
+    language = build(spec.language)
+    return compose(eyes, spec.connector, language, spec.vision_layer, audio=ears, frames=spec.frames)
 
 
 def _files(spec: ModelSpec) -> dict[str, bytes]:

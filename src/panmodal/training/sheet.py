@@ -3,6 +3,7 @@ pictures after preprocessing."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from html import escape
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ import torch
 from PIL import Image as Pil
 from torch import Tensor
 
+from panmodal.data.media import plural
 from panmodal.data.processor import Encoded, Processor
 from panmodal.data.readers import Source
 from panmodal.data.sample import Batch, Image, Sample
@@ -43,38 +45,48 @@ u { text-decoration: underline wavy var(--bad) }
 
 class Piece(NamedTuple):
     """Some of the text that one token stands for (none, of a token's later places), and what becomes of it: whether it
-    is learned, and the number of places that a picture or video fills here."""
+    is learned, and the number of places that a medium of some kind fills here."""
 
     text: str
     token: int | None = None
     learned: bool = False
     vectors: int = 0
+    kind: str = ""
 
 
 def pieces(processor: Processor, sample: Sample, encoded: Encoded) -> Iterator[Piece]:
     """The text that the template makes of a conversation, token by token; what lies between tokens is none."""
     text = processor.template.render(sample.messages)
     tokens, where = processor.tokenizer.spans(text)
-    vectors = iter(encoded.vectors)
-    filled = [next(vectors) if token in processor.placeholders else 0 for token in tokens]
-    place = len(encoded.ids) - sum(n or 1 for n in filled)  # after what the tokenizer puts before a text
+    media = iter(zip(encoded.vectors, (medium.kind for medium in encoded.media), strict=True))
+    filled = [next(media) if token in processor.placeholders else (0, "") for token in tokens]
+    place = len(encoded.ids) - sum(n or 1 for n, _ in filled)  # after what the tokenizer puts before a text
     for token in encoded.ids[:place]:
         yield Piece(str(processor.tokenizer.backend.id_to_token(token)), token)
     done = 0
-    for token, (start, end), count in zip(tokens, where, filled, strict=True):
+    for token, (start, end), (count, kind) in zip(tokens, where, filled, strict=True):
         if start > done:
             yield Piece(text[done:start])
-        yield Piece(text[max(start, done) : end], token, encoded.learned[place], count)
+        yield Piece(text[max(start, done) : end], token, encoded.learned[place], count, kind)
         place, done = place + (count or 1), max(end, done)
     if done < len(text):
         yield Piece(text[done:])
 
 
 def pictures(processor: Processor, batch: Batch) -> list[Pil.Image]:
-    """The pictures, tiles and frames of a batch, as the model gets them, back from numbers to colours"""
+    """The pictures, tiles and frames of a batch, as the model gets them, back from numbers to colours; and sounds as
+    their spectra, low tones at the bottom"""
     given = [batch.images] if batch.images is not None else []
-    given += [frames.flatten(0, -4) for kind, frames in batch.media.items() if kind == "video"]
-    return [_picture(processor, numbers) for some in given for numbers in some[:MOST]]
+    if (videos := batch.media.get("video")) is not None:
+        given.append(videos.transpose(2, 3).flatten(0, 2))
+    shown = [_picture(processor, numbers) for some in given for numbers in some[:MOST]]
+    return shown + [_spectrum(clip) for clip in batch.media.get("audio", torch.empty(0, 0)).flatten(0, 2)[:MOST]]
+
+
+def _spectrum(numbers: Tensor) -> Pil.Image:
+    """[bins, frames]"""
+    grey = (numbers - numbers.min()) / (numbers.max() - numbers.min()).clamp(min=1e-6)
+    return Pil.fromarray((255 * grey.flip(0)).to(torch.uint8).numpy()).convert("RGB")
 
 
 def _picture(processor: Processor, numbers: Tensor) -> Pil.Image:
@@ -125,13 +137,14 @@ def _card(source: Source, number: int, processor: Processor) -> str:
 
 
 def _marked(processor: Processor, found: Iterator[Piece]) -> str:
-    backend, out, count = processor.tokenizer.backend, [], 0
+    backend, out, counts = processor.tokenizer.backend, list[str](), Counter[str]()
     unknown = processor.tokenizer.id_of(processor.tokenizer.special.get("unk_token"))
     for piece in found:
         text = escape(piece.text)
         if piece.vectors:
-            count += 1
-            out.append(f'<i title="{text}">picture {count} × {piece.vectors}</i>')
+            counts[piece.kind] += 1
+            name = plural(piece.kind).removesuffix("s")
+            out.append(f'<i title="{text}">{name} {counts[piece.kind]} × {piece.vectors}</i>')
         elif piece.token is None or not text:
             out.append(text)
         else:

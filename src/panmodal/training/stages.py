@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Literal, Protocol, runtime_checkable
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from panmodal.data.media import Medium
 from panmodal.data.processor import IGNORED, Encoded, Processor, pad_rows
-from panmodal.data.sample import Batch, Image, Sample, user
+from panmodal.data.sample import Batch, Sample
 from panmodal.errors import InputError, LabelError, suggest
 from panmodal.language import logits_of
 from panmodal.lora import Lora, beneath_adapters
@@ -21,7 +21,7 @@ from panmodal.training.hybrid import Hybrid
 from panmodal.training.losses import next_token_loss
 from panmodal.training.masks import Masks
 from panmodal.training.pairs import CaptionedPairs, Pairs, Regions, Representation
-from panmodal.training.preference import Preference
+from panmodal.training.preference import Preference, blank
 from panmodal.visibility import CONVERSATION
 
 
@@ -64,8 +64,8 @@ class Stage:
         for name in ("steps", "batch", "accumulate"):
             if getattr(self, name) < 1:
                 raise InputError(f"stage {self.name!r}: {name} is {getattr(self, name)}; it must be at least 1")
-        if self.pack and not isinstance(OBJECTIVES[self.objective], Conversing):
-            packing = [name for name, objective in OBJECTIVES.items() if isinstance(objective, Conversing)]
+        if self.pack and not isinstance(OBJECTIVES[self.objective], Packing):
+            packing = [name for name, objective in OBJECTIVES.items() if isinstance(objective, Packing)]
             raise InputError(f"stage {self.name!r}: {self.objective!r} packs nothing; {', '.join(packing)} do")
 
     @property
@@ -110,17 +110,25 @@ class Objective(Protocol):
 
 @runtime_checkable
 class Conversing(Objective, Protocol):
-    """What an objective of conversations does besides."""
-
-    def packed(self, processor: Processor, encoded: Sequence[Any]) -> Batch:
-        """Conversations one after another in one row, none in sight of another: the loss is that of `batch`."""
+    """What an objective of conversations does besides, so that processes can share them."""
 
     def measure(self, processor: Processor, sample: Sample) -> int:
         """`length`, before a picture is decoded, by which several processes share a step's samples."""
 
-    def blank(self, processor: Processor, pictured: bool) -> Any:
-        """A conversation that teaches nothing, which keeps a process that has no samples left, or none with pictures,
-        in step with the others."""
+    def media(self, encoded: Any) -> Sequence[Medium]:
+        """A conversation's media."""
+
+    def blank(self, processor: Processor, kinds: Iterable[str]) -> Any:
+        """A conversation that teaches nothing, with a medium of each of some kinds, which keeps a process that has no
+        samples left, or none with such media, in step with the others."""
+
+
+@runtime_checkable
+class Packing(Conversing, Protocol):
+    """What packs them."""
+
+    def packed(self, processor: Processor, encoded: Sequence[Any]) -> Batch:
+        """Conversations one after another in one row, none in sight of another: the loss is that of `batch`."""
 
 
 @dataclass(frozen=True)
@@ -153,9 +161,11 @@ class NextToken:
     def measure(self, processor: Processor, sample: Sample) -> int:
         return len(processor.encode(sample.messages).ids)
 
-    def blank(self, processor: Processor, pictured: bool) -> Encoded:
-        black = [Image(np.zeros((8, 8, 3), np.uint8))] if pictured else []
-        return processor.encode([user(*black, "none")], reply=True)
+    def media(self, encoded: Encoded) -> Sequence[Medium]:
+        return encoded.media
+
+    def blank(self, processor: Processor, kinds: Iterable[str]) -> Encoded:
+        return blank(processor, kinds)
 
     def batch(self, processor: Processor, encoded: Sequence[Encoded]) -> Batch:
         batch = processor.batch(encoded)
@@ -220,15 +230,6 @@ OBJECTIVES: dict[str, Objective] = {
     "masks": Masks(),
     "prefer": Preference(),
 }
-
-
-SHARED = (
-    "answers",
-    "separate_answers",
-    "text",
-    "contrastive",
-    "sigmoid",
-)  # over several processes what they are in one
 
 
 def parameter_groups(model: nn.Module, stage: Stage) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -118,10 +118,13 @@ class _Maker:
         objective: Any = self.stage.learns
         encoded: list[Any] = []
         reasons: list[str] = []
-        pictured = False
+        kinds, size = list[str](), self.stage.batch // self.size
         if self.size > 1:
-            lengths, pictured = self._measured(numbers)
-            numbers = [numbers[i] for i in dealt(lengths, self.rank, self.size)]
+            lengths, kinds = self._measured(numbers)
+            if isinstance(objective, Conversing):
+                numbers = [numbers[i] for i in dealt(lengths, self.rank, self.size)]
+            else:  # of each batch a stretch, so that all of them are in the order in which one process has it
+                numbers = [n for i, n in enumerate(numbers) if i % self.stage.batch // size == self.rank]
         for number in numbers:
             try:
                 sample = self.source.sample(number)
@@ -136,26 +139,30 @@ class _Maker:
             room = self.processor.context if self.stage.pack is True else self.stage.pack
             shared, make = fill(encoded[::-1], objective.length, room), objective.packed
         else:
-            size = self.stage.batch // self.size
             shared, make = [encoded[i : i + size] for i in range(0, len(encoded), size)], objective.batch
         if self.size > 1 and isinstance(objective, Conversing):
-            blank = objective.blank(self.processor, pictured)
-            shared = [s if any(e.images for e in s) or not pictured else [*s, blank] for s in shared] or [[blank]]
+            shared = [_in_step(some, objective, self.processor, kinds) for some in shared or [[]]]
         return [make(self.processor, some) for some in shared], reasons
 
-    def _measured(self, numbers: list[int]) -> tuple[list[int], bool]:
-        """How long each sample is, 0 if it is broken, and whether there is a picture in any. Those that are not this
-        process's own are read, but no picture is decoded."""
+    def _measured(self, numbers: list[int]) -> tuple[list[int], list[str]]:
+        """How long each sample is, 0 if it is broken, and which kinds of media there are in any. Those that are not
+        this process's own are read, but no medium is decoded."""
         objective = self.stage.learns
-        lengths, pictured = [0] * len(numbers), False
+        lengths, kinds = [0] * len(numbers), set[str]()
         if not isinstance(objective, Conversing):
-            return lengths, pictured  # all samples are alike
+            return lengths, []  # all samples are alike
         for i, number in enumerate(numbers):
             with suppress(InputError):
                 sample = self.source.sample(number)
                 lengths[i] = objective.measure(self.processor, sample)
-                pictured |= bool(sample.images)
-        return lengths, pictured
+                kinds.update(medium.kind for medium in sample.media)
+        return lengths, sorted(kinds)
+
+
+def _in_step(some: list[Any], objective: Conversing, processor: Processor, kinds: Sequence[str]) -> list[Any]:
+    """A batch's conversations, and a blank one if it is empty or without a kind of media that others have."""
+    missing = [kind for kind in kinds if not any(m.kind == kind for one in some for m in objective.media(one))]
+    return [*some, objective.blank(processor, missing)] if missing or not some else some
 
 
 def _as_many(made: list[Batch], each: list[int]) -> list[Batch]:

@@ -68,7 +68,9 @@ class World:
         if self.size == 1:
             return Learner(model)
         if self.parallel == "ddp":  # text alone uses no image encoder, and a part may be trained by some batches only
-            return DistributedDataParallel(Learner(model), find_unused_parameters=True)
+            replica = DistributedDataParallel(Learner(model), find_unused_parameters=True)
+            replica.broadcast_buffers = False  # those that there are, a quantised base, do not change
+            return replica
         for known, learner in self._sharded:
             if known is model:
                 return learner
@@ -145,22 +147,56 @@ def joined(parallel: Parallel, device: str) -> Iterator[tuple[World, str]]:
         dist.destroy_process_group()
 
 
-def gathered(rows: Tensor) -> Tensor:
+def together() -> bool:
+    """Whether this process learns with others."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def gathered(rows: Tensor, alike: bool = True) -> Tensor:
     """The rows [n, ...] of all processes, those of the first before those of the second: [N, ...]. Where a row has
     fewer columns than others have it is filled up with -1.
 
-    All processes make the same loss of them. Gradients go to this one's rows, times N / n: a process's loss counts as
-    much as it has rows, and what its own rows do not get of the others' losses, which are alike, they get of its own.
+    If all processes make the same loss of them (`alike`), gradients go to this one's rows, times N / n: a process's
+    loss counts as much as it has rows, and what its own rows do not get of the others' losses they get of its own. If
+    each makes of them a part of the loss (`mean_of_all`), its rows get what the parts of all have for them.
     """
-    if not (dist.is_available() and dist.is_initialized()):
+    if not together():
         return rows
-    out: Tensor = _Gathered.apply(rows)  # type: ignore[no-untyped-call]
+    out: Tensor = _Gathered.apply(rows, alike)  # type: ignore[no-untyped-call]
     return out
+
+
+def mean_of_all(total: Tensor, count: int, rows: int) -> Tensor:
+    """Of a mean over things that processes share, this one's part: the sum `total` of its `count` things, so weighted
+    that with each process's loss counting as much as it has `rows` the mean is that over all."""
+    if not together():
+        return total / max(1, count)
+    of_all = torch.tensor([count, rows], dtype=torch.float32, device=total.device)
+    dist.all_reduce(of_all)
+    return total / of_all[0].clamp(min=1) * of_all[1] / max(1, rows)
+
+
+def own_part(count: int, device: torch.device) -> Tensor:
+    """Which of things that all processes know are this one's to go through."""
+    if not together():
+        return torch.arange(count, device=device)
+    return torch.arange(dist.get_rank(), count, dist.get_world_size(), device=device)
+
+
+def drawn(draw: Callable[..., Tensor], rows: Tensor) -> Tensor:
+    """Random numbers, one for each of `rows` [n, ...]: those that one process draws for the rows of all, of these this
+    one's."""
+    if not together():
+        return draw(rows.shape, device=rows.device)
+    counts: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(counts, len(rows))
+    first = sum(counts[: dist.get_rank()])
+    return draw((sum(counts), *rows.shape[1:]), device=rows.device)[first : first + len(rows)]
 
 
 class _Gathered(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, rows: Tensor) -> Tensor:
+    def forward(ctx: Any, rows: Tensor, alike: bool) -> Tensor:
         shapes: list[Any] = [None] * dist.get_world_size()
         dist.all_gather_object(shapes, tuple(rows.shape))
         largest = [max(sizes) for sizes in zip(*shapes, strict=True)]
@@ -171,13 +207,17 @@ class _Gathered(torch.autograd.Function):
         first = sum(shape[0] for shape in shapes[: dist.get_rank()])
         ctx.own = slice(first, first + len(rows))
         out = torch.cat([some[: shape[0]] for some, shape in zip(found, shapes, strict=True)])
-        ctx.times = len(out) / max(1, len(rows))
+        ctx.times = len(out) / max(1, len(rows)) if alike else None
         return out
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        own: Tensor = gradients[0][ctx.own] * ctx.times
-        return own
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        gradient = gradients[0]
+        if ctx.times is None:
+            gradient = gradient.contiguous().clone()
+            dist.all_reduce(gradient)
+            return gradient[ctx.own], None
+        return gradient[ctx.own] * ctx.times, None
 
 
 def dealt(lengths: Sequence[int], rank: int, size: int) -> list[int]:
