@@ -13,7 +13,7 @@ from itertools import combinations, product
 from random import Random
 
 from panmodal.playground.programs import DIRECTIONS, Program, how_far, run
-from panmodal.playground.words import SUPERLATIVE, TOWARDS, at, listing, name, one, reading_order, region
+from panmodal.playground.words import OPPOSITE, SUPERLATIVE, TOWARDS, at, listing, name, one, reading_order, region
 from panmodal.playground.working import worked
 from panmodal.playground.world import (
     DIGITS,
@@ -31,6 +31,7 @@ from panmodal.playground.world import (
 )
 
 MARGIN = 8  # units by which positions must differ before a question depends on them
+HOPS = 4  # relations in a row that a path has
 
 
 @dataclass(frozen=True)
@@ -246,26 +247,22 @@ def _same(view: _View) -> Question | None:
     return view.ask("same", text.format(name(wanted), name(reference), attribute), program, rationale)
 
 
-def _hop(view: _View, beside: str, thing: Object) -> tuple[str, list[Object], Object] | None:
-    """A direction across `beside`, the objects beside a thing, and of these the farthest in that direction."""
-    gaps = {o: how_far(beside, o) - how_far(beside, thing) for o in view.scene.objects if o is not thing}
-    chosen = reading_order([o for o, gap in gaps.items() if gap > 0])
-    if len(chosen) < 2 or min(map(abs, gaps.values())) < MARGIN:
-        return None
-    extreme = pick(view.rng, ("above", "below") if beside in ("left", "right") else ("left", "right"))
-    first, second = sorted((how_far(extreme, o) for o in chosen), reverse=True)[:2]
-    return (extreme, chosen, max(chosen, key=lambda o: how_far(extreme, o))) if first - second >= MARGIN else None
-
-
 def _chain(view: _View) -> Question | None:
     """Two relations: beside a thing, then the farthest among those."""
     for beside in shuffled(view.rng, tuple(DIRECTIONS)):
+        across = ("above", "below") if beside in ("left", "right") else ("left", "right")
         for thing, wanted in view.named():
-            if (hop := _hop(view, beside, thing)) is None:
+            gaps = {o: how_far(beside, o) - how_far(beside, thing) for o in view.scene.objects if o is not thing}
+            chosen = reading_order([o for o, gap in gaps.items() if gap > 0])
+            if len(chosen) < 2 or min(map(abs, gaps.values())) < MARGIN:
                 continue
-            extreme, chosen, found = hop
+            extreme = pick(view.rng, across)
+            first, second = sorted((how_far(extreme, o) for o in chosen), reverse=True)[:2]
+            if first - second < MARGIN:
+                continue
             text = f"What colour is the {SUPERLATIVE[extreme]} object {TOWARDS[beside]} the {name(wanted)}?"
             program: Program = ["query", "colour", ["extreme", extreme, ["beside", beside, _the(wanted)]]]
+            found = max(chosen, key=lambda o: how_far(extreme, o))
             rationale = f"{TOWARDS[beside]} the {name(wanted)} there are objects {listing([at(o) for o in chosen])}."
             rationale += f" the {SUPERLATIVE[extreme]} is the {found.colour} {found.shape}."
             return view.ask("chain", text, program, rationale)
@@ -273,15 +270,27 @@ def _chain(view: _View) -> Question | None:
 
 
 def _path(view: _View) -> Question | None:
-    """Four relations: a chain, and from its end another."""
-    for thing, wanted in view.named():
-        for beside, then in product(shuffled(view.rng, tuple(DIRECTIONS)), repeat=2):
-            if (hop := _hop(view, beside, thing)) and (last := _hop(view, then, hop[2])):
-                first = f"the {SUPERLATIVE[hop[0]]} object {TOWARDS[beside]} the {name(wanted)}"
-                text = f"What colour is the {SUPERLATIVE[last[0]]} object {TOWARDS[then]} {first}?"
-                middle = ["extreme", hop[0], ["beside", beside, _the(wanted)]]
-                return view.ask("path", text, ["query", "colour", ["extreme", last[0], ["beside", then, middle]]])
+    """From a thing to the next on one side, from there to the next on another, and so on, never straight back."""
+    for start, wanted in view.named() * 4 if len(view.scene.objects) >= HOPS else ():
+        thing, program, said, came = start, _the(wanted), f"the {name(wanted)}", ""
+        for _ in range(HOPS):
+            hops = [(way, o) for way in DIRECTIONS if OPPOSITE[way] != came and (o := _next(view.scene, way, thing))]
+            if not hops:
+                break
+            came, thing = pick(view.rng, hops)
+            program = ["extreme", OPPOSITE[came], ["beside", came, program]]
+            said = f"the {SUPERLATIVE[OPPOSITE[came]]} object {TOWARDS[came]} {said}"
+        else:
+            return view.ask("path", f"What colour is {said}?", ["query", "colour", program])
     return None
+
+
+def _next(scene: Scene, way: str, thing: Object) -> Object | None:
+    """The nearest thing on a side, if it is clear which are on that side, and which is the nearest"""
+    gaps = sorted((how_far(way, o) - how_far(way, thing), i) for i, o in enumerate(scene.objects) if o is not thing)
+    ahead = [(gap, i) for gap, i in gaps if gap > 0]
+    clear = all(abs(gap) >= MARGIN for gap, _ in gaps) and (len(ahead) < 2 or ahead[1][0] - ahead[0][0] >= MARGIN)
+    return scene.objects[ahead[0][1]] if ahead and clear else None
 
 
 def _sum(view: _View) -> Question | None:
@@ -343,4 +352,4 @@ KINDS: dict[str, Callable[[_View], Question | None]] = {
 }
 # What tiny/chat never learned, to tune it to.
 MORE_KINDS: dict[str, Callable[[_View], Question | None]] = {"extreme": _extreme, "sum": _sum, "path": _path}
-MULTI_STEP = ("compare", "sum", "chain", "path")  # kinds that relate things to things found, or compare or add counts
+MULTI_STEP = ("compare", "sum", "path")  # kinds that compare or add counts, or go from thing to thing

@@ -11,6 +11,7 @@ from panmodal.playground.world import BACKGROUNDS, COLOURS, SHAPES, VALUES, WORL
 
 LEVELS = ("brief", "detailed", "exact")
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six")
+OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
 TOWARDS = {"left": "left of", "right": "right of", "above": "above", "below": "below"}
 SUPERLATIVE = {"left": "leftmost", "right": "rightmost", "above": "topmost", "below": "lowest"}
 REGIONS = (

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from panmodal.playground.programs import Program, how_far, run
+from panmodal.playground.programs import Program, run
 from panmodal.playground.words import SUPERLATIVE, TOWARDS, at, name, one, reading_order
 from panmodal.playground.world import Object, Scene
-
-OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
 
 
 def worked(program: Program, scene: Scene) -> str:
     """What a program finds on its way, as sentences, the answer left out.
 
-    Things are told of in reading order, each with its place; those beside another, and those on its other side, by the
-    side.
+    Things are told of in reading order, each with its place.
     """
     return " ".join(f"{step}." for step in _steps(program, scene))
 
@@ -31,9 +28,10 @@ def _steps(program: Program, scene: Scene) -> list[str]:
         case ["only", ["find", wanted]]:
             return [f"the {name(wanted)} is {at(run(program, scene))}"]
         case ["extreme", most, ["beside", side, origin]]:
-            it, found = run(origin, scene), run(program, scene)
-            others = reading_order([o for o in scene.objects if o is not it])
-            sides = [f"{_told(o)} {at(o)} is {TOWARDS[_side(side, o, it)]} it" for o in others]
+            found = run(program, scene)
+            sides = [
+                f"{_told(o)} {at(o)} is {TOWARDS[side]} it" for o in reading_order(run(["beside", side, origin], scene))
+            ]
             end = f"the {SUPERLATIVE[most]} {TOWARDS[side]} it is the {found.colour} {found.shape} {at(found)}"
             return [*_steps(origin, scene), *sides, end]
     raise ValueError(f"the steps of {program[0]!r} are not told")
@@ -47,7 +45,3 @@ def _counted(found: Program, scene: Scene) -> list[str]:
 
 def _told(thing: Object) -> str:
     return one(f"{thing.size} {thing.colour} {thing.shape}")
-
-
-def _side(side: str, thing: Object, it: Object) -> str:
-    return side if how_far(side, thing) > how_far(side, it) else OPPOSITE[side]
