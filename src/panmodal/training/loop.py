@@ -25,6 +25,7 @@ from panmodal.data.sample import Batch
 from panmodal.errors import InputError, TrainingError
 from panmodal.families import Chat, Family
 from panmodal.lora import adapters, is_adapter
+from panmodal.training.hybrid import Hybrid
 from panmodal.training.preference import Preference
 from panmodal.training.stages import Objective, Stage, parameter_groups
 from panmodal.training.state import restore, save
@@ -104,7 +105,7 @@ def train(
     `world` share the samples of each step among them. A stage with `lora` leaves the model with its adapters, for
     `save` or `merge`. Raises TrainingError if too many samples are unusable or the loss stays not finite.
     """
-    _check_shares(stage, world.size)
+    _check_shares(stage, world)
     if stage.lora is not None:
         if not isinstance(family, Chat):
             raise InputError(f"stage {stage.name!r} has lora, which adapts a language model; {family!r} has none")
@@ -196,9 +197,13 @@ def _telling(objective: Objective) -> Callable[[Any, Batch], tuple[Tensor, Mappi
     return lambda model, batch: (objective.loss(model, batch), {})
 
 
-def _check_shares(stage: Stage, size: int) -> None:
-    if stage.batch % size:
-        raise InputError(f"stage {stage.name!r}: batch is {stage.batch}; it must be a multiple of the {size} processes")
+def _check_shares(stage: Stage, world: World) -> None:
+    if world.size > 1 and world.parallel == "fsdp" and isinstance(stage.learns, Hybrid):
+        raise InputError(f"stage {stage.name!r}: {stage.objective!r} does not run under fsdp; take parallel = 'ddp'")
+    if stage.batch % world.size:
+        raise InputError(
+            f"stage {stage.name!r}: batch is {stage.batch}; it must be a multiple of the {world.size} processes"
+        )
 
 
 def _not_finite(number: int, source: Source, stage: Stage, seed: int, position: Position) -> str:

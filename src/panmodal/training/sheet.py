@@ -80,7 +80,9 @@ def pictures(processor: Processor, batch: Batch) -> list[Pil.Image]:
     if (videos := batch.media.get("video")) is not None:
         given.append(videos.transpose(2, 3).flatten(0, 2))
     shown = [_picture(processor, numbers) for some in given for numbers in some[:MOST]]
-    return shown + [_spectrum(clip) for clip in batch.media.get("audio", torch.empty(0, 0)).flatten(0, 2)[:MOST]]
+    if (sounds := batch.media.get("audio")) is not None:
+        shown += [_spectrum(clip) for clip in sounds.flatten(0, 2)[:MOST]]
+    return shown
 
 
 def _spectrum(numbers: Tensor) -> Pil.Image:
