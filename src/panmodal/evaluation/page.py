@@ -161,7 +161,7 @@ def _card(title: str, folder: Path, one: Answered) -> str:
     pictures = "".join(_picture(folder / place) for place in one.media)
     lines = [
         f"<b>{escape(one.question)}</b>",
-        escape(one.answer),
+        escape(one.said),
         f'<span class="truth">{escape(str(one.truth))}</span>',
     ]
     kind = ' class="wrong"' if one.wrong else ""
