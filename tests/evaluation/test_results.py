@@ -159,13 +159,29 @@ def test_compare():
 
 
 def test_the_page_escapes_what_models_say(tmp_path):
-    told = [result("<i>a", [True, False]), result("b", [0.2] * 100), *(result("c", [True], shots=k) for k in (0, 4))]
+    told = [
+        result("<i>a", [True, False]),
+        result("b", [0.2] * 100),
+        *(result("c", [True], shots=k, retriever="random") for k in (0, 4)),
+    ]
     shown = page([(tmp_path / "x.json", one) for one in told])
     assert shown.count("<script>") == 1 and "<script>alert" not in shown and "<i>a" not in shown
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in shown and "&lt;b&gt;0&lt;/b&gt;?" in shown
     assert shown.count('<article class="wrong">') == 1 + 40 and shown.count("<article>") == 1 + 1 + 1
-    assert "c, 4 shots" in shown and "shots: 0 to 4" in shown
+    assert "c, 4 shots" in shown and ">c, random</text>" in shown
     assert not re.search(r'(src|href)="(?!data:)', shown)  # complete in itself
+
+
+def test_a_curve_for_each_retriever(tmp_path):
+    """Results that differ by shots and retriever alone are joined; what has other pictures is not among them."""
+    told = [result("c", [True, False], shots=0, retriever="random")]
+    told += [result("c", [True], shots=k, retriever=way, data=2) for k in (2, 4) for way in ("random", "image")]
+    told += [result("c", [True], shots=8, retriever="text", data=2, pictures="none")]
+    shown = page([(tmp_path / "x.json", one) for one in told])
+    curves = shown[shown.index("over examples in the prompt") :]
+    assert re.findall(r">(c, \w+)</text>", curves) == ["c, random", "c, image"]
+    assert [path.count(" L") for path in re.findall(r'<path class="line" [^>]* d="(M[^"h]*)"', curves)] == [2, 2]
+    assert "over examples in the prompt" not in page([(tmp_path / "x.json", one) for one in told[:2:]][:1])
 
 
 def test_the_commands_of_the_page(command, model, tmp_path, monkeypatch):

@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from panmodal.data.sample import Conversation, Image, Message, Sample, assistant, user
-from panmodal.errors import InputError
 from panmodal.evaluation.bootstrap import Score
 from panmodal.evaluation.metrics import normalised, share
 from panmodal.evaluation.multiple_choice import LETTER
 from panmodal.evaluation.scenes import SceneTask
 from panmodal.evaluation.shots import store_of
 from panmodal.evaluation.task import BRIEFLY, Example, Task
-from panmodal.families import Conversational
 from panmodal.playground import make_scene, questions, render
 from panmodal.playground.programs import ANSWERS
 from panmodal.playground.steps import check
@@ -46,15 +44,13 @@ class Reasoned(Task):
 
     def __init__(self, task: Task, cot: Reasoning, reader: Reader = parted) -> None:
         self.task, self.cot, self.reader = task, cot, reader
-        self.splits, self.open_splits = task.splits, task.open_splits
+        self.splits, self.open_splits, self.takes_shots = task.splits, task.open_splits, False
         self.first, self.rows, self.metric, self.max_tokens = task.first, task.rows, task.metric, MAX_TOKENS
 
     def examples(self, data: Path, split: str) -> list[Example]:
         return [unhurried(one) for one in self.task.examples(data, split)]
 
     def ask(self, model: Any, examples: Sequence[Example]) -> Iterator[dict[str, Any]]:
-        if not isinstance(model, Conversational):
-            raise InputError(f"{model.name} does not converse, and so cannot reason before it answers")
         reasoner = Reasoner(model, self.cot, self.reader)
         for answer in self.task.ask(reasoner, examples):
             found = next(reasoner.solutions)

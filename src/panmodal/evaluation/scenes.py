@@ -30,6 +30,7 @@ class SceneTask(Task):
     retriever: str = "random"
 
     splits = ("test", "held-out", "train")
+    takes_shots = False
 
     def score(self, examples: Sequence[Example], answers: Mapping[str, Any]) -> Score:
         """The mean of the marks, of all and of each kind, where examples have kinds"""
@@ -57,6 +58,7 @@ class SceneQuestions(SceneTask):
 
     question_kinds: tuple[str, ...] = tuple(KINDS)
 
+    takes_shots = True
     max_tokens = 64
 
     def examples(self, data: Path, split: str) -> list[Example]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from panmodal.data.sample import Conversation, Sample, assistant
+from panmodal.data.sample import Conversation, Message, Sample, assistant
+from panmodal.errors import InputError
 from panmodal.evaluation.bootstrap import Score, tally
 from panmodal.evaluation.metrics import last_words
 from panmodal.evaluation.scenes import SceneTask, picture
@@ -19,13 +21,54 @@ from panmodal.playground.world import random_source, shuffled
 from panmodal.prompting.examples import LIKENESS, Examples, prompt
 
 ROWS = 16  # prompts of many pictures that are answered at a time
-STORE = 480  # samples to choose examples from
+STORE = 480  # samples of the playground to choose examples from
+STORED = 10_000  # of a data set, at most
 EMBEDDER = "tiny/clip"  # sees how much alike they are
 
 
-def store_of(samples: Sequence[Sample], retriever: str) -> Examples:
-    """Samples to choose examples from, likened, if they are, by tiny/clip"""
-    return Examples(samples, retriever, load(EMBEDDER) if retriever in LIKENESS else None)
+def store_of(samples: Sequence[Sample], retriever: str, embedder: str = EMBEDDER) -> Examples:
+    """Samples to choose examples from, likened, if they are, by the embedder"""
+    return Examples(samples, retriever, load(embedder) if retriever in LIKENESS else None)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A model that is shown solved examples before each question, for who asks for nothing but answers. Raises
+    InputError if there is no room for all of them."""
+
+    model: Any  # `Conversational`
+    store: Examples
+    shots: int
+
+    def reply_all(self, conversations: Sequence[Conversation], rows: int, max_tokens: int) -> list[Message]:
+        prompts = []
+        for number, said in enumerate(conversations):
+            chosen = self.store.choose(Sample(tuple(said)), self.shots, number)
+            conversation, there = prompt(self.model, chosen, said, max_tokens)
+            if there < self.shots:
+                what = "has room for" if there < len(chosen) else "can be shown"
+                raise InputError(f"{self.model.name} {what} {there} of {self.shots} examples; lower --shots")
+            prompts.append(conversation)
+        replies: list[Message] = self.model.reply_all(prompts, rows, max_tokens=max_tokens)
+        return replies
+
+
+def solved(examples: Sequence[Example]) -> list[Sample]:
+    """Examples with their answers, of very many some, evenly from the first to the last"""
+    count = min(len(examples), STORED)
+    some = [examples[i * len(examples) // count] for i in range(count)]
+    return [Sample((*one.messages, assistant(_solution(one.truth)))) for one in some]
+
+
+def _solution(truth: Any) -> str:
+    """What is right as an answer: of several the most common, of a box its numbers"""
+    if isinstance(truth, bool):
+        return "Yes" if truth else "No"
+    if isinstance(truth, str):
+        return truth
+    if all(isinstance(one, str) for one in truth):
+        return str(Counter(truth).most_common(1)[0][0])
+    return str([round(number, 2) for number in truth])
 
 
 @dataclass(frozen=True)

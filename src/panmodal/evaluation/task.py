@@ -72,7 +72,7 @@ class Task(ABC):
     """A benchmark. Of `splits` the first is the usual one, and there are others if `open_splits`. `first` is asked of
     the pictures before the question, and the model's answer kept. `fields` are the pairs of names under which files of
     answers have a question's id and its answer, LLaVA's and the official ones. `metric` is what `marks` tell of.
-    `rows` examples are answered together.
+    `rows` examples are answered together. Where `takes_shots`, solved examples may stand before a question.
 
     An answer is what a model gave, a text, or, where it gives something else or more, JSON, as ranks by name."""
 
@@ -80,6 +80,7 @@ class Task(ABC):
     fields: ClassVar[tuple[tuple[str, str], ...]] = (("question_id", "text"), ("question_id", "answer"))
     kinds: ClassVar[tuple[type[Any], ...]] = (Conversational,)
     open_splits: bool = False
+    takes_shots: bool = True
     first: str = ""
     max_tokens: int = 16
     rows: int = ROWS

@@ -15,13 +15,14 @@ from panmodal.evaluation.hallucination import SceneChair, ScenePope
 from panmodal.evaluation.hybrid import Match, SceneCaptions
 from panmodal.evaluation.published import PUBLISHED
 from panmodal.evaluation.reasoned import Reasoned, ReasonedScenes
-from panmodal.evaluation.results import Record, Report, provenance
+from panmodal.evaluation.results import Record, Report, digest, provenance
 from panmodal.evaluation.retrieval import SceneRetrieval, ZeroShot
 from panmodal.evaluation.scenes import SceneQuestions, SceneTask
 from panmodal.evaluation.segmentation import SceneMasks
-from panmodal.evaluation.shots import DomainMix, NewWords
+from panmodal.evaluation.shots import EMBEDDER, DomainMix, NewWords, Shown, TwoWords, solved, store_of
 from panmodal.evaluation.task import Example, Progress, Task, answered
 from panmodal.families import Binding, BlipHybrid, Contrastive, Conversational, Family, Segmenter
+from panmodal.prompting.examples import LIKENESS
 from panmodal.prompting.reasoning import Reasoning
 
 PICTURES = ("own", "swapped", "none")
@@ -37,6 +38,8 @@ def evaluate(
     pictures: str = "own",
     shots: int | None = None,
     retriever: str = "random",
+    shots_split: str | None = None,
+    embedder: str = EMBEDDER,
     data: str | os.PathLike[str] | None = None,
     out: str | os.PathLike[str] | None = None,
     cot: Reasoning | None = None,
@@ -48,10 +51,15 @@ def evaluate(
     in the folder `data`; each has a usual split. `count` is how many examples, by default as many as the task's
     published figures are for. With `cot` the model reasons so before it answers, in tasks that ask questions.
 
+    `shots` examples with their answers stand before each question, of the split `shots_split`, by default the one to
+    train on; `retriever` says which (`Examples`), and by whose vectors if they are likened, `embedder`.
+
     In the folder `out` each answer is kept as it comes, and the result with all that it depends on: what was answered
     there already is not asked again. Raises InputError if what is there was made in another way.
     """
     check_task(model, task)
+    if shots is not None and not 0 <= shots <= 64:
+        raise InputError(f"shots is {shots}; it must lie between 0 and 64")
     settings: dict[str, Any] = {}
     benchmark: Task
     if task in PUBLISHED:
@@ -64,12 +72,22 @@ def evaluate(
         settings = {"pictures": pictures, "shots": shots, "retriever": retriever}
         benchmark = _scenes(task, count, pictures, shots, retriever)
     if cot is not None:
-        benchmark = _reasoned(task, benchmark, cot)
+        benchmark = _reasoned(model, task, benchmark, cot)
         settings["cot"] = cot.to_json()
     split, examples = _examples(benchmark, task, split, data)
     if task in PUBLISHED:
         examples = examples[:count]
-    ask = partial(benchmark.ask, model)
+    asked: Any = model
+    if shots is not None and not isinstance(benchmark, TwoWords | ReasonedScenes):
+        store = _store(benchmark, task, split, data, shots_split)
+        settings |= {"shots": shots}
+        if shots:
+            settings |= {"retriever": retriever, "examples": digest(store)}
+            settings |= {"embedder": embedder} if retriever in LIKENESS else {}
+            asked = Shown(model, store_of(solved(store), retriever, embedder), shots)
+    elif task in PUBLISHED and (shots_split or retriever != "random"):
+        raise InputError("a retriever and a split of examples are for shots; say how many")
+    ask = partial(benchmark.ask, asked)
     record = None
     if out is not None:
         made = provenance(model, task, split, settings, benchmark, examples)
@@ -88,18 +106,32 @@ def _scenes(task: str, count: int | None, pictures: str, shots: int | None, retr
     _, scenes, usual = TASKS[task]
     if pictures not in PICTURES:
         raise InputError(f"unknown pictures {pictures!r}{suggest(pictures, PICTURES)}")
-    if shots is not None and not 0 <= shots <= 64:
-        raise InputError(f"shots is {shots}; it must lie between 0 and 64")
     return replace(scenes, count=count or usual, pictures=pictures, shots=shots, retriever=retriever)
 
 
-def _reasoned(task: str, benchmark: Task, cot: Reasoning) -> Reasoned:
+def _reasoned(model: Any, task: str, benchmark: Task, cot: Reasoning) -> Reasoned:
+    if not isinstance(model, Conversational):
+        raise InputError(f"{model.name} does not converse, and so cannot reason before it answers")
     if isinstance(benchmark, SceneQuestions):
         return ReasonedScenes(benchmark, cot)
     if isinstance(benchmark, SceneTask):
         asking = [name for name, (_, one, _) in TASKS.items() if isinstance(one, SceneQuestions)]
         raise InputError(f"{task} is not asked with a chain of thought; known: {', '.join(asking)}")
     return Reasoned(benchmark, cot)
+
+
+def _store(
+    benchmark: Task, task: str, split: str, data: str | os.PathLike[str] | None, source: str | None
+) -> Sequence[Example]:
+    """Examples to be shown before those of a split"""
+    if not benchmark.takes_shots or Conversational not in benchmark.kinds:
+        raise InputError(f"{task} is not asked with examples before its questions; leave out shots")
+    source = source or next((one for one in benchmark.splits if one.startswith("train")), None)
+    if source is None:
+        raise InputError(f"{task} has no split to train on; name one by --shots-split: {', '.join(benchmark.splits)}")
+    if source == split:
+        raise InputError(f"the examples' split is the one that is asked, {split!r}; name another by --shots-split")
+    return _examples(benchmark, task, source, data)[1]
 
 
 def score(
