@@ -11,7 +11,7 @@ import pytest
 from PIL import Image as Pil
 
 import panmodal as pm
-from panmodal.playground import render
+from panmodal.playground import make_scene, render
 from panmodal.playground.box_world import make_boxes, picture
 from panmodal.playground.export import export_llava
 from panmodal.playground.new_words import Lesson
@@ -80,3 +80,20 @@ def test_examples(tmp_path, capsys, monkeypatch):
     (code,) = blocks("python", "icl.md")
     exec(compile(code, "icl.md", "exec"), {})
     assert capsys.readouterr().out.startswith("4 examples: this is a ")
+
+
+def test_hallucination(command, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Pil.fromarray(render(make_scene(7))).save("scene.png")
+    (commands,) = blocks("sh", "hallucination.md")
+    for line in commands.splitlines():
+        ran = command(*shlex.split(line)[1:])
+        assert ran.code == 0 and ("pope_adversarial_f1" in ran.out) == ("eval" in line), ran.err
+    capsys.readouterr()
+    space: dict[str, object] = {}
+    for code in blocks("python", "hallucination.md"):
+        exec(compile(code, "hallucination.md", "exec"), space)
+    assert capsys.readouterr().out.startswith("on a ")
+    assert [one.question for one in space["found"].checked] == [
+        f"Is there a {thing} in the picture?" for thing in ("red circle", "pink cross")
+    ]

@@ -21,6 +21,8 @@ class Sampling:
     """How tokens are chosen. At temperature 0 the likeliest is taken; otherwise one is drawn, after
     `top_k`, `top_p` and `min_p` have narrowed the choice, as `seed` says. `beams` > 1 searches for
     the likeliest sequence, log probabilities divided by length to the power `length_penalty`.
+    `contrast` sets what is seen in a picture apart from what is said anyway: see `contrasted`; `noise` is
+    how many of 1,000 steps of diffusion the other picture has gone through.
     Generation ends after `max_tokens`, at an end token, or at one of the strings in `stop`."""
 
     max_tokens: int = 256
@@ -31,6 +33,9 @@ class Sampling:
     repetition_penalty: float = 1.0
     beams: int = 1
     length_penalty: float = 1.0
+    contrast: float = 0.0  # 0: none
+    plausible: float = 0.1
+    noise: int = 500
     stop: tuple[str, ...] = ()
     seed: int | None = None
 
@@ -43,6 +48,9 @@ class Sampling:
             "min_p": (0.0, 1.0),
             "repetition_penalty": (0.01, 100.0),
             "beams": (1, 64),
+            "contrast": (0.0, 100.0),
+            "plausible": (0.0, 1.0),
+            "noise": (1, 999),
         }
         for name, (low, high) in bounds.items():
             value = getattr(self, name)
@@ -83,13 +91,18 @@ def generate(
     ids [B, S] is the whole prompt; x [B, T, D] are the vectors of its last T tokens, those before
     them being in `cache`; rows of unequal length are padded on the left, `pad` [B, S] True where a
     token is real. `source` is what cross-attention looks at. A row yields its end token and then ENDED.
+    For a contrast x, `pad` and `source` have twice as many rows: after all others, the same with pictures in noise.
     """
     rows, prompt = ids.shape
+    if sampling.contrast and len(x) != 2 * rows:
+        raise InputError("contrast is for models that converse about pictures; leave it out")
     if cache is None:
-        cache = language.make_cache(rows, prompt + sampling.max_tokens)
+        cache = language.make_cache(len(x), prompt + sampling.max_tokens)
     if pad is not None:
-        pad = torch.cat([pad, pad.new_ones(rows, sampling.max_tokens)], dim=1)
-    steps = _Steps(language, cache, pad, source)
+        pad = torch.cat([pad, pad.new_ones(len(pad), sampling.max_tokens)], dim=1)
+    steps = (
+        _Contrast(language, cache, pad, source, sampling) if sampling.contrast else _Steps(language, cache, pad, source)
+    )
     logits = steps.logits(x)
     if sampling.beams > 1:
         yield from _beams(steps, logits, ids, sampling, ends)
@@ -124,6 +137,33 @@ class _Steps:
             self.source.select(rows)
         if self.pad is not None:
             self.pad = self.pad[rows]
+
+
+class _Contrast(_Steps):
+    """The same, every row beside that with its pictures in noise."""
+
+    def __init__(
+        self, language: LanguageModel, cache: Cache, pad: Tensor | None, source: Source | None, sampling: Sampling
+    ) -> None:
+        super().__init__(language, cache, pad, source)
+        self.sampling = sampling
+
+    def logits(self, x: Tensor) -> Tensor:
+        """x [2 B, T, D] of a prompt, or [B, T, D] of what is said after it -> float32 logits [B, vocab]"""
+        both = x if self.cache.length == 0 else x.repeat(2, 1, 1)
+        seen, noisy = super().logits(both).chunk(2)
+        return contrasted(seen, noisy, self.sampling)
+
+    def select(self, rows: Tensor) -> None:
+        super().select(torch.cat([rows, rows + len(self.cache.keys[0]) // 2]))
+
+
+def contrasted(seen: Tensor, noisy: Tensor, s: Sampling) -> Tensor:
+    """Logits of a picture, and of the same in noise, [B, vocab] -> [B, vocab]: the former by `contrast` further away
+    from the latter, among tokens at least `plausible` times as likely, by the former, as the likeliest (visual
+    contrastive decoding, Leng et al., 2024: alpha and beta)."""
+    implausible = (seen - seen.amax(dim=-1, keepdim=True)).exp() < s.plausible
+    return ((1 + s.contrast) * seen - s.contrast * noisy).masked_fill(implausible, -torch.inf)
 
 
 class _Chooser:

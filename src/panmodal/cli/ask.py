@@ -8,7 +8,19 @@ from typing import Annotated, Any
 
 import typer
 
-from panmodal.cli.shared import AllowPickle, Device, Json, load_model, media, model_option, print_json
+from panmodal.cli.shared import (
+    AllowPickle,
+    Contrast,
+    Device,
+    Json,
+    Noise,
+    Plausible,
+    contrasting,
+    load_model,
+    media,
+    model_option,
+    print_json,
+)
 from panmodal.errors import InputError
 
 NAME = "ask"
@@ -26,6 +38,9 @@ def run(
     temperature: Annotated[float, typer.Option(help="0: the likeliest answer; more: more varied ones.")] = 0.0,
     seed: Annotated[int | None, typer.Option(help="Makes varied answers repeatable.")] = None,
     thoughts: Annotated[bool, typer.Option("--thoughts", help="Show what the model thinks before it answers.")] = False,
+    contrast: Contrast = None,
+    noise: Noise = None,
+    plausible: Plausible = None,
     device: Device = "cpu",
     allow_pickle: AllowPickle = False,
     json: Json = False,
@@ -46,6 +61,7 @@ def run(
         "temperature": temperature,
         "seed": seed,
         "thoughts": thoughts,
+        **contrasting(contrast, noise, plausible),
     }
     if conversations:
         _answer_file(chat, Path(inputs[0]), options, json)

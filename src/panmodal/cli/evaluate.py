@@ -7,7 +7,18 @@ from typing import Annotated, Any
 
 import typer
 
-from panmodal.cli.shared import AllowPickle, Device, Json, load_model, print_report, progress
+from panmodal.cli.shared import (
+    AllowPickle,
+    Contrast,
+    Device,
+    Json,
+    Noise,
+    Plausible,
+    contrasting,
+    load_model,
+    print_report,
+    progress,
+)
 from panmodal.errors import InputError
 
 NAME = "eval"
@@ -22,8 +33,8 @@ def run(
         list[str],
         typer.Argument(
             metavar="TASK...",
-            help="playground/ and vqa, retrieval, zero-shot, match, caption, new-words, segment, …; or a published "
-            "benchmark: mme, pope, textvqa, mmmu, …",
+            help="hallucination; playground/ and vqa, retrieval, zero-shot, match, caption, segment, …; or a "
+            "published benchmark: mme, pope, textvqa, mmmu, …",
         ),
     ],
     split: Annotated[
@@ -72,6 +83,13 @@ def run(
     votes: Annotated[
         int | None, typer.Option(min=1, help="With --cot: samples whose most common answer counts.")
     ] = None,
+    contrast: Contrast = None,
+    noise: Noise = None,
+    plausible: Plausible = None,
+    correct: Annotated[
+        str | None,
+        typer.Option(help="A model that checks what is said of pictures; what does not hold is taken back."),
+    ] = None,
     device: Device = "cpu",
     allow_pickle: AllowPickle = False,
     json: Json = False,
@@ -79,6 +97,7 @@ def run(
     """Measure a model on tasks."""
     from panmodal.evaluation import PUBLISHED, evaluate
     from panmodal.evaluation.tasks import check_task
+    from panmodal.prompting.correction import Correction, PlaygroundCaptions, Prompted
     from panmodal.prompting.reasoning import Reasoning
 
     told: dict[str, Any] = {"trigger": trigger, "votes": votes, "shots": shots}
@@ -86,7 +105,9 @@ def run(
     if cot is None and (trigger or votes):
         raise InputError("--trigger and --votes are for a chain of thought; name one by --cot")
     reasoning = Reasoning(cot, **given) if cot is not None else None
+    decoding = contrasting(contrast, noise, plausible)
     family = load_model(model, "model", device, allow_pickle)
+    checker = load_model(correct, "reply", device, allow_pickle) if correct is not None else None
     for task in tasks:
         check_task(family, task)
     published = [task for task in tasks if task in PUBLISHED]
@@ -107,6 +128,8 @@ def run(
                 data=place / task if several and place else place,
                 out=out,
                 cot=reasoning,
+                decoding=decoding,
+                correction=checker and Correction(checker, Prompted(checker) if place else PlaygroundCaptions()),
                 progress=update,
             )
         print_report(report, json)

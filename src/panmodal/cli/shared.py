@@ -30,6 +30,17 @@ Parquet = Annotated[
 ]
 Engine = Annotated[str | None, typer.Option(help="With --parquet: ray, for many machines or devices.")]
 Workers = Annotated[int, typer.Option(min=1, help="With --engine: models that work side by side.")]
+Contrast = Annotated[
+    float | None,
+    typer.Option(min=0, help="Set answers apart from those to the picture in noise, so much (VCD; its authors: 1)."),
+]
+Noise = Annotated[
+    int | None, typer.Option(min=1, max=999, help="With --contrast: how much noise, in steps of diffusion; 500.")
+]
+Plausible = Annotated[
+    float | None,
+    typer.Option(min=0, max=1, help="With --contrast: tokens less likely than so much of the likeliest are out; 0.1."),
+]
 Device = Annotated[str, typer.Option(help="Where to run: cpu, cuda, mps.")]
 
 
@@ -38,6 +49,15 @@ def model_option(default: str) -> Any:
     return typer.Option(
         default, "--model", "-m", help="A built-in model, a folder, owner/name[@revision] on the hub, or openai:NAME."
     )
+
+
+def contrasting(contrast: float | None, noise: int | None, plausible: float | None) -> dict[str, Any]:
+    """The options of `--contrast` that were given."""
+    told = {"contrast": contrast, "noise": noise, "plausible": plausible}
+    given = {name: value for name, value in told.items() if value is not None}
+    if given and not contrast:
+        raise InputError("--noise and --plausible are for a contrast; give one by --contrast, as --contrast 1")
+    return given
 
 
 def check_device(device: str) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from panmodal.data.media import Medium, Video
+from panmodal.data.noise import in_noise
 from panmodal.data.pictures import ImageTransform
 from panmodal.data.sample import Batch, Image, Message
 from panmodal.data.template import ChatTemplate
@@ -105,11 +106,14 @@ class Processor:
 
     def pictures(self, images: Sequence[Image], sizes: Sequence[Size] = ()) -> Tensor:
         """-> [N, 3, H, W]; with the sizes by which pictures are cut, N are the tiles of all of them"""
-        pictures = [image.pixels for image in images]
+        pictures, noise = [image.pixels for image in images], [image.noise for image in images]
         if self.tiling is not None and sizes:
             cuts = [self.tiling.cut(p, s, self.images.resample) for p, s in zip(pictures, sizes, strict=True)]
-            pictures = [tile for cut in cuts for tile in cut]
-        return self.images(pictures)
+            pictures, noise = (
+                [t for cut in cuts for t in cut],
+                [n for n, cut in zip(noise, cuts, strict=True) for _ in cut],
+            )
+        return in_noise(self.images(pictures), noise)
 
     def vectors(self, size: Size = (0, 0)) -> int:
         """How many places a picture fills that is cut by `size`."""

@@ -50,6 +50,7 @@ class Image(Medium):
     """
 
     kind = "image"
+    noise = 0  # steps of diffusion through which a model sees it; see `data.noise`
 
     def __init__(self, source: Picture, detail: str = "auto") -> None:
         super().__init__(source)

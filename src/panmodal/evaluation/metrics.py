@@ -121,11 +121,17 @@ def chair_scores(named: Sequence[Counter[Any]], there: Sequence[Collection[Hasha
     """What each caption names, how often, and what is there (CHAIR, Rohrbach et al., 2018): `chair_i`, of all that is
     named the share that is not there; `chair_s`, of the captions those that name any such thing; `recall`, of what is
     there the share that is named."""
-    wrong = [sum(n for thing, n in said.items() if thing not in real) for said, real in zip(named, there, strict=True)]
-    found = [sum(said[thing] > 0 for thing in set(real)) for said, real in zip(named, there, strict=True)]
-    mentions = sum(map(Counter.total, named))
-    return {
-        "chair_i": sum(wrong) / mentions if mentions else 0.0,
-        "chair_s": share([count > 0 for count in wrong]),
-        "recall": sum(found) / sum(len(set(real)) for real in there),
-    }
+    counts = np.array([chair_counts(*one) for one in zip(named, there, strict=True)], np.float64).mean(axis=0)
+    return {name: float(rate) for name, rate in chair_rates(*counts).items()}
+
+
+def chair_counts(named: Counter[Any], there: Collection[Hashable]) -> tuple[int, ...]:
+    """Of a caption: how often it names a thing, and one that is not there; whether it does; of how many things that
+    are there it names how many."""
+    wrong, real = sum(n for thing, n in named.items() if thing not in there), set(there)
+    return named.total(), wrong, wrong > 0, len(real), sum(named[thing] > 0 for thing in real)
+
+
+def chair_rates(named: Numbers, wrong: Numbers, wrongs: Numbers, there: Numbers, found: Numbers) -> dict[str, Numbers]:
+    """`chair_scores` from the means of the counts over captions. Numbers, or arrays of them"""
+    return {"chair_i": _ratio(wrong, named), "chair_s": wrongs, "recall": _ratio(found, there)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from panmodal.evaluation.captioning import CocoCaptions, Flickr30k, NoCaps
+from panmodal.evaluation.coco_objects import CocoHallucinations
 from panmodal.evaluation.grounding import RefCoco
 from panmodal.evaluation.labelling import Esc50, ImageNet
 from panmodal.evaluation.multiple_choice import MathVista, MmBench, Mmmu, ScienceQa, SeedBench
@@ -17,6 +18,7 @@ PUBLISHED: dict[str, Task] = {
     "esc50": Esc50(),
     "flickr30k": Flickr30k(),
     "gqa": Gqa(),
+    "hallucination": CocoHallucinations(),
     "hallusionbench": HallusionBench(),
     "imagenet": ImageNet(),
     "mathvista": MathVista(),

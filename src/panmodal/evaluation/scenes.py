@@ -11,6 +11,7 @@ from typing import Any
 
 from PIL import Image as Pil
 
+from panmodal.data.sample import Said
 from panmodal.evaluation.bootstrap import Score, tally
 from panmodal.evaluation.metrics import exact_match
 from panmodal.evaluation.task import Example, Made, Task
@@ -78,13 +79,11 @@ class SceneQuestions(SceneTask):
 
     def shown(self, scene: Scene) -> Scene | None:
         """What is seen when a scene is asked about"""
-        return {"own": scene, "swapped": make_scene(scene.seed + 1, scene.split), "none": None}[self.pictures]
+        return shown(scene, self.pictures)
 
     def _example(self, scene: Scene, question: Question) -> Example:
-        shown = self.shown(scene)
-        seen = [picture(shown)] if shown else []
-        about = {"kind": question.kind, "shown": shown}
-        return Example(str(scene.seed), (*seen, question.text), question.answer, about)
+        parts = asked(scene, self.pictures, question.text)
+        return Example(str(scene.seed), parts, question.answer, {"kind": question.kind, "shown": self.shown(scene)})
 
     def score(self, examples: Sequence[Example], answers: Mapping[str, Any]) -> Score:
         truths: dict[str, Counter[str]] = defaultdict(Counter)
@@ -96,3 +95,14 @@ class SceneQuestions(SceneTask):
 
     def mark(self, example: Example, answer: str) -> bool:
         return exact_match(answer, example.truth)
+
+
+def shown(scene: Scene, pictures: str) -> Scene | None:
+    """What is seen when a scene is asked about; `pictures` are as in `SceneTask`"""
+    return {"own": scene, "swapped": make_scene(scene.seed + 1, scene.split), "none": None}[pictures]
+
+
+def asked(scene: Scene, pictures: str, text: str) -> tuple[Said, ...]:
+    """A question about a scene, after its picture, if it is seen"""
+    seen = shown(scene, pictures)
+    return (picture(seen), text) if seen else (text,)

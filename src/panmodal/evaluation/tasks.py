@@ -11,8 +11,9 @@ from typing import Any
 
 from panmodal.errors import InputError, suggest
 from panmodal.evaluation.binding import SceneSounds, SceneSums
-from panmodal.evaluation.hallucination import SceneChair, ScenePope
+from panmodal.evaluation.hallucination import SceneChair, SceneHallucinations, ScenePope
 from panmodal.evaluation.hybrid import Match, SceneCaptions
+from panmodal.evaluation.mitigation import Mitigated
 from panmodal.evaluation.published import PUBLISHED
 from panmodal.evaluation.reasoned import Reasoned, ReasonedScenes
 from panmodal.evaluation.results import Record, Report, digest, provenance
@@ -22,6 +23,7 @@ from panmodal.evaluation.segmentation import SceneMasks
 from panmodal.evaluation.shots import EMBEDDER, DomainMix, NewWords, Shown, TwoWords, solved, store_of
 from panmodal.evaluation.task import Example, Progress, Task, answered
 from panmodal.families import Binding, BlipHybrid, Contrastive, Conversational, Family, Segmenter
+from panmodal.prompting.correction import Correction
 from panmodal.prompting.examples import LIKENESS
 from panmodal.prompting.reasoning import Reasoning
 
@@ -43,6 +45,8 @@ def evaluate(
     data: str | os.PathLike[str] | None = None,
     out: str | os.PathLike[str] | None = None,
     cot: Reasoning | None = None,
+    decoding: Mapping[str, Any] | None = None,
+    correction: Correction | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Report:
     """Runs a task on a model.
@@ -50,6 +54,7 @@ def evaluate(
     The playground's scenes of `test` and `held-out` are of seeds that training never uses. A published benchmark lies
     in the folder `data`; each has a usual split. `count` is how many examples, by default as many as the task's
     published figures are for. With `cot` the model reasons so before it answers, in tasks that ask questions.
+    `decoding` are further options of `Sampling`, such as `contrast`; by `correction` what a model says is corrected.
 
     `shots` examples with their answers stand before each question, of the split `shots_split`, by default the one to
     train on; `retriever` says which (`Examples`), and by whose vectors if they are likened, `embedder`.
@@ -62,7 +67,8 @@ def evaluate(
         raise InputError(f"shots is {shots}; it must lie between 0 and 64")
     settings: dict[str, Any] = {}
     benchmark: Task
-    if task in PUBLISHED:
+    published = task in PUBLISHED and (data is not None or task not in TASKS)
+    if published:
         if data is None:
             raise InputError(f"{task} needs its data's folder: --data DIR")
         benchmark = PUBLISHED[task]
@@ -75,7 +81,7 @@ def evaluate(
         benchmark = _reasoned(model, task, benchmark, cot)
         settings["cot"] = cot.to_json()
     split, examples = _examples(benchmark, task, split, data)
-    if task in PUBLISHED:
+    if published:
         examples = examples[:count]
     asked: Any = model
     if shots is not None and not isinstance(benchmark, TwoWords | ReasonedScenes):
@@ -85,8 +91,13 @@ def evaluate(
             settings |= {"retriever": retriever, "examples": digest(store)}
             settings |= {"embedder": embedder} if retriever in LIKENESS else {}
             asked = Shown(model, store_of(solved(store), retriever, embedder), shots)
-    elif task in PUBLISHED and (shots_split or retriever != "random"):
+    elif published and (shots_split or retriever != "random"):
         raise InputError("a retriever and a split of examples are for shots; say how many")
+    if decoding or correction:
+        if not isinstance(model, Conversational) or cot is not None:
+            raise InputError("decoding and correction are for what models that converse say at once, without cot")
+        asked = Mitigated(asked, decoding or {}, correction)
+        settings["mitigation"] = asked.to_json()
     ask = partial(benchmark.ask, asked)
     record = None
     if out is not None:
@@ -192,6 +203,7 @@ def _report(
 
 # name -> the kinds of models that it is for, what is asked or done, the usual number of examples
 TASKS: dict[str, tuple[tuple[type[Any], ...], SceneTask, int]] = {
+    "hallucination": ((Conversational,), SceneHallucinations(), 3500),
     "playground/vqa": ((Conversational,), SceneQuestions(), 2800),
     "playground/extremes": ((Conversational,), SceneQuestions(question_kinds=("extreme",)), 500),
     "playground/multi-step": ((Conversational,), SceneQuestions(question_kinds=MULTI_STEP), 1000),

@@ -186,7 +186,7 @@ class Asked(Image):
 
     def __init__(self, image: Image, text: str) -> None:
         super().__init__(image.source, image.detail)
-        self.image, self.text = image, text
+        self.image, self.text, self.noise = image, text, image.noise
 
     @cached_property
     def pixels(self) -> Pil.Image:

@@ -17,8 +17,9 @@ from panmodal.cache import Cache, Source
 from panmodal.checkpoints.adapters import in_memory, read_adapter, save_adapter
 from panmodal.checkpoints.names import Names
 from panmodal.data.media import Medium
+from panmodal.data.noise import all_in_noise
 from panmodal.data.processor import Encoded, pad_rows
-from panmodal.data.sample import Image, Message, as_conversation, assistant
+from panmodal.data.sample import Conversation, Image, Message, as_conversation, assistant
 from panmodal.data.template import PLAIN
 from panmodal.data.tiles import Size
 from panmodal.data.tokens import THINKING, Tokenizer
@@ -105,23 +106,27 @@ class Chat(Family[M]):
         self, said: str | Message | Iterable[Message], *, thoughts: bool = False, **options: Any
     ) -> Iterator[str]:
         """The answer, piece by piece as it is found."""
-        encoded = self.processor.encode(as_conversation(said), reply=True)
+        said = as_conversation(said)
+        encoded = self.processor.encode(said, reply=True)
         sampling = Sampling.fitting(self._told(options), len(encoded.ids), self.language.context)
-        keys = self._keys(encoded)
-        known, cache = self._recall(keys, len(encoded.ids) + sampling.max_tokens)
-        ids = torch.tensor([encoded.ids], device=self.device)
-        fresh = [shown for shown, first in zip(encoded.shown, self._firsts(encoded), strict=True) if first >= known]
-        with torch.inference_mode():
-            source = self.source(ids, encoded.shown)
-            x = self.vectors(ids[:, known:], self._look(fresh))
         text = self._pieces(encoded, sampling, thoughts)
-        chosen: list[int] = []
-        for token in generate(self.language, ids, x, sampling, self._ends, cache=cache, source=source):
+        keys, cache, chosen = self._keys(encoded), None, list[int]()
+        if sampling.contrast:
+            tokens = self._tokens([said], [encoded], sampling)
+        else:
+            known, cache = self._recall(keys, len(encoded.ids) + sampling.max_tokens)
+            ids = torch.tensor([encoded.ids], device=self.device)
+            fresh = [shown for shown, first in zip(encoded.shown, self._firsts(encoded), strict=True) if first >= known]
+            with torch.inference_mode():
+                source = self.source(ids, encoded.shown)
+                x = self.vectors(ids[:, known:], self._look(fresh))
+            tokens = generate(self.language, ids, x, sampling, self._ends, cache=cache, source=source)
+        for token in tokens:
             chosen.append(int(token))
             yield from text.add(int(token))
             if text.stopped:
                 break
-        if sampling.beams == 1:
+        if cache is not None and sampling.beams == 1:
             self._last = _Remembered([*keys, *chosen][: cache.length], cache, self._weights())
         yield from text.rest()
 
@@ -131,18 +136,26 @@ class Chat(Family[M]):
         """Answers to many conversations, `rows` of them at a time; each is what `reply` would say."""
         replies: list[Message] = []
         for start in range(0, len(conversations), rows):
-            encoded = [self.processor.encode(list(c), reply=True) for c in conversations[start : start + rows]]
-            batch = pad_rows([e.ids for e in encoded], self.processor.tokenizer.pad_id, left=True).to(self.device)
-            sampling = Sampling.fitting(self._told(options), batch.ids.shape[1], self.language.context)
-            with torch.inference_mode():
-                shown = [one for e in encoded for one in e.shown]
-                x, source = self.vectors(batch.ids, self._look(shown)), self.source(batch.ids, shown)
-            tokens = generate(self.language, batch.ids, x, sampling, self._ends, batch.pad, source=source)
+            said = [list(conversation) for conversation in conversations[start : start + rows]]
+            encoded = [self.processor.encode(one, reply=True) for one in said]
+            sampling = Sampling.fitting(self._told(options), max(len(e.ids) for e in encoded), self.language.context)
+            tokens = self._tokens(said, encoded, sampling)
             for asked, row in zip(encoded, torch.stack(list(tokens), dim=1).tolist(), strict=True):
                 text = self._pieces(asked, sampling, thoughts)
                 pieces = [piece for token in row if not text.stopped for piece in text.add(token)]
                 replies.append(assistant("".join([*pieces, *text.rest()])))
         return replies
+
+    def _tokens(self, said: Sequence[Conversation], encoded: Sequence[Encoded], sampling: Sampling) -> Iterator[Tensor]:
+        """What `generate` makes of whole conversations, side by side."""
+        if sampling.contrast:
+            noisy = [all_in_noise(conversation, sampling.noise) for conversation in said]
+            encoded = [*encoded, *(self.processor.encode(one, reply=True) for one in noisy)]
+        batch = pad_rows([e.ids for e in encoded], self.processor.tokenizer.pad_id, left=True).to(self.device)
+        with torch.inference_mode():
+            shown = [one for e in encoded for one in e.shown]
+            x, source = self.vectors(batch.ids, self._look(shown)), self.source(batch.ids, shown)
+        return generate(self.language, batch.ids[: len(said)], x, sampling, self._ends, batch.pad, source=source)
 
     def quicken(self) -> Self:
         """Makes a float32 model on a CPU answer quicker, from further copies of its weights; see `QuickLinear` for

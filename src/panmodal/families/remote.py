@@ -29,7 +29,16 @@ CONNECT = 10.0  # seconds to reach the server
 LONGEST_PAUSE = 60.0  # seconds between two tries, unless the server asks for more,
 LONGEST_WAIT = 120.0  # which is waited up to these
 MOST_TOKENS = 1_000_000
-UNKNOWN = ("top_k", "min_p", "repetition_penalty", "beams", "length_penalty")  # to the protocol
+UNKNOWN = (
+    "top_k",
+    "min_p",
+    "repetition_penalty",
+    "beams",
+    "length_penalty",
+    "contrast",
+    "plausible",
+    "noise",
+)  # to the protocol
 TOLD = 300  # characters of what a server says, in an error
 REMEDIES = {
     401: "; set OPENAI_API_KEY to a key that this server takes",

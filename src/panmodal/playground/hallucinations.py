@@ -4,16 +4,18 @@ find it out."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import combinations
 from random import Random
 
 from panmodal.data.sample import Image, Sample, user
-from panmodal.playground.questions import KINDS, questions
+from panmodal.playground.programs import DIRECTIONS, how_far
+from panmodal.playground.questions import KINDS, MARGIN, TOWARDS, questions
 from panmodal.playground.render import render
 from panmodal.playground.speech import DESCRIBE, TRIES, conversation, thought
-from panmodal.playground.words import LEVELS, caption, reading_order
+from panmodal.playground.words import LEVELS, caption, is_there, name, reading_order
 from panmodal.playground.world import (
     COLOURS,
     SIZES,
@@ -105,6 +107,78 @@ def polls(split: str) -> Iterator[tuple[Scene, str, Pair, bool]]:
             for poll in POLLS:
                 yield scene, poll, pair, True
                 yield scene, poll, ranked[poll][i], False
+
+
+def probes(kind: str, split: str) -> Iterator[tuple[Scene, str, bool]]:
+    """Scene after scene, what is asked of it, and whether that is so: of every second it is. Each question is asked
+    twice, of a scene of which it is so and then of one of which it is not, so that the text alone tells nothing; about
+    how two things stand, once from either to the other, in one scene."""
+    seed = 0
+    while True:
+        scene, told = next((s, told) for s in _scenes(split, seed) if (told := PROBES[kind](s)))
+        seed = scene.seed + 1
+        yield scene, told.text, True
+        if told.turned:
+            yield scene, told.turned, False
+        else:
+            yield next(s for s in _scenes(split, seed) if told.fails(s)), told.text, False
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What is so in a scene, as a question; either the question of which the opposite is so, or whether that is so in
+    another scene."""
+
+    text: str
+    turned: str = ""
+    fails: Callable[[Scene], bool] = lambda scene: False
+
+
+def _existence(scene: Scene) -> _Told | None:
+    thing = pick(random_source("existence", scene.split, scene.seed), scene.objects)
+    wanted = {"colour": thing.colour, "shape": thing.shape}
+    return _Told(is_there(thing.colour, thing.shape), fails=lambda other: not other.fitting(wanted))
+
+
+def _attribute(scene: Scene) -> _Told | None:
+    """Of the only thing of a shape its colour, or of the only one of a colour its shape."""
+    rng = random_source("attribute", scene.split, scene.seed)
+    attribute, by = pick(rng, (("colour", "shape"), ("shape", "colour")))
+    only = [thing for thing in scene.objects if len(scene.fitting({by: getattr(thing, by)})) == 1]
+    if not only:
+        return None
+    thing = pick(rng, only)
+    known, value = {by: getattr(thing, by)}, getattr(thing, attribute)
+    is_so = f"a {value}" if attribute == "shape" else value
+    return _Told(
+        f"Is the {name(known)} {is_so}?",
+        fails=lambda other: len(found := other.fitting(known)) == 1 and getattr(found[0], attribute) != value,
+    )
+
+
+def _relation(scene: Scene) -> _Told | None:
+    """How two things stand, each the only one of its colour and shape."""
+    rng = random_source("relation", scene.split, scene.seed)
+    named = [({"colour": thing.colour, "shape": thing.shape}, thing) for thing in shuffled(rng, scene.objects)]
+    direction = pick(rng, tuple(DIRECTIONS))
+    for (wanted, thing), (reference, other) in combinations(named, 2):
+        ahead = how_far(direction, thing) - how_far(direction, other)
+        if abs(ahead) >= MARGIN and len(scene.fitting(wanted)) == len(scene.fitting(reference)) == 1:
+            names = [name(wanted), name(reference)] if ahead > 0 else [name(reference), name(wanted)]
+            text, turned = (f"Is the {a} {TOWARDS[direction]} the {b}?" for a, b in (names, names[::-1]))
+            return _Told(text, turned)
+    return None
+
+
+def _scenes(split: str, seed: int) -> Iterator[Scene]:
+    return (make_scene(one, split) for one in range(seed, 10**9))
+
+
+PROBES: dict[str, Callable[[Scene], _Told | None]] = {
+    "existence": _existence,
+    "attribute": _attribute,
+    "relation": _relation,
+}
 
 
 @lru_cache

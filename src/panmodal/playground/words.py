@@ -52,6 +52,11 @@ _NAMED = (
 )
 
 
+def is_there(colour: str, shape: str) -> str:
+    """Asks for a thing, as POPE does."""
+    return f"Is there a {colour} {shape} in the picture?"
+
+
 def is_description(text: str) -> bool:
     """Whether a text is a sentence as detailed captions are, true or not."""
     return re.fullmatch(_DETAILED, text.lower()) is not None

@@ -147,10 +147,10 @@ class Reasoning:
         return prompt(model, chosen, said, MAX_TOKENS)[0]
 
 
-def sub_questions(text: str) -> list[str]:
+def sub_questions(text: str, most: int = MOST_SUB_QUESTIONS) -> list[str]:
     """The lines that are questions, without their numbers"""
     lines = (re.sub(r"^\W*(?:\d+[.):]\s*)?", "", line).strip() for line in text.splitlines())
-    return [line for line in lines if line.endswith("?")][:MOST_SUB_QUESTIONS]
+    return [line for line in lines if line.endswith("?")][:most]
 
 
 def _answer_each(model: Conversational, ends: Sequence[Conversation], rows: int, **options: Any) -> list[Conversation]:
