@@ -85,8 +85,8 @@ class ReasonedScenes(Reasoned):
 
     `unparsed` is to how many there was no answer, and `unparsed_votes` how many samples of several had none. Of the
     sentences of rationales that are in the playground's words, `steps_right` is the share that is true of what is
-    shown, and `steps_unparsed` how many others there are. Of the right answers with steps `grounded` is the share whose
-    steps all hold.
+    shown, `steps_right_if_answered` that in right answers, and `steps_unparsed` how many others there are. Of the right
+    answers with steps `grounded` is the share whose steps all hold.
     """
 
     def __init__(self, task: SceneTask, cot: Reasoning) -> None:
@@ -101,22 +101,29 @@ class ReasonedScenes(Reasoned):
     def score(self, examples: Sequence[Example], answers: Mapping[str, Any]) -> Score:
         scored = super().score(examples, answers)
         steps: list[bool | None] = []
-        grounded: list[bool] = []
+        if_answered: list[list[bool | None]] = []  # those of each right answer
         for one in examples:
             shown, answer = one.about["shown"], answers[one.id]
             told = check(answer["rationale"], shown) if shown else []
             steps += told
             if told and self.mark(one, answer):
-                grounded.append(all(told))
+                if_answered.append(told)
         read_steps = [step for step in steps if step is not None]
         metrics = dict(scored.metrics)
         if read_steps:
             metrics |= {"steps_right": share(read_steps), "steps_unparsed": len(steps) - len(read_steps)}
-            metrics |= {"grounded": share(grounded)} if grounded else {}
+            metrics |= _of_right(if_answered)
         metrics["unparsed"] = sum(not answers[one.id]["answer"] for one in examples)
         if self.cot.votes > 1:
             metrics["unparsed_votes"] = sum(answers[one.id]["votes"].count(None) for one in examples)
         return replace(scored, metrics=metrics)
+
+
+def _of_right(steps: Sequence[Sequence[bool | None]]) -> dict[str, float]:
+    every = [step for told in steps for step in told if step is not None]
+    if not every:
+        return {}
+    return {"steps_right_if_answered": share(every), "grounded": share([all(told) for told in steps])}
 
 
 def read(text: str) -> tuple[str, str | None]:

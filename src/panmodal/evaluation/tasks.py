@@ -23,12 +23,12 @@ from panmodal.evaluation.segmentation import SceneMasks
 from panmodal.evaluation.shots import EMBEDDER, DomainMix, NewWords, Shown, TwoWords, solved, store_of
 from panmodal.evaluation.task import Example, Progress, Task, answered
 from panmodal.families import Binding, BlipHybrid, Contrastive, Conversational, Family, Segmenter
+from panmodal.playground.questions import MULTI_STEP
 from panmodal.prompting.correction import Correction
 from panmodal.prompting.examples import LIKENESS
 from panmodal.prompting.reasoning import Reasoning
 
 PICTURES = ("own", "swapped", "none")
-MULTI_STEP = ("relation", "compare", "same", "chain")  # kinds whose programs look more than one thing up
 
 
 def evaluate(

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
+from itertools import combinations, product
 from random import Random
 
 from panmodal.playground.programs import DIRECTIONS, Program, how_far, run
-from panmodal.playground.words import at, listing, name, one, reading_order, region
+from panmodal.playground.words import SUPERLATIVE, TOWARDS, at, listing, name, one, reading_order, region
+from panmodal.playground.working import worked
 from panmodal.playground.world import (
+    DIGITS,
     HELD_OUT,
     PAIRS,
     SEEN,
@@ -104,7 +106,8 @@ class _View:
         novel = self.scene.split == "held-out" and self.rng.random() < len(HELD_OUT) / len(PAIRS)
         return sorted(HELD_OUT) if novel else SEEN
 
-    def ask(self, kind: str, text: str, program: Program, rationale: str) -> Question:
+    def ask(self, kind: str, text: str, program: Program, rationale: str = "") -> Question:
+        rationale = rationale or worked(program, self.scene)
         return Question(kind, text, run(program, self.scene), program, rationale)
 
 
@@ -243,26 +246,56 @@ def _same(view: _View) -> Question | None:
     return view.ask("same", text.format(name(wanted), name(reference), attribute), program, rationale)
 
 
+def _hop(view: _View, beside: str, thing: Object) -> tuple[str, list[Object], Object] | None:
+    """A direction across `beside`, the objects beside a thing, and of these the farthest in that direction."""
+    gaps = {o: how_far(beside, o) - how_far(beside, thing) for o in view.scene.objects if o is not thing}
+    chosen = reading_order([o for o, gap in gaps.items() if gap > 0])
+    if len(chosen) < 2 or min(map(abs, gaps.values())) < MARGIN:
+        return None
+    extreme = pick(view.rng, ("above", "below") if beside in ("left", "right") else ("left", "right"))
+    first, second = sorted((how_far(extreme, o) for o in chosen), reverse=True)[:2]
+    return (extreme, chosen, max(chosen, key=lambda o: how_far(extreme, o))) if first - second >= MARGIN else None
+
+
 def _chain(view: _View) -> Question | None:
     """Two relations: beside a thing, then the farthest among those."""
     for beside in shuffled(view.rng, tuple(DIRECTIONS)):
-        across = ("above", "below") if beside in ("left", "right") else ("left", "right")
         for thing, wanted in view.named():
-            gaps = {o: how_far(beside, o) - how_far(beside, thing) for o in view.scene.objects if o is not thing}
-            chosen = reading_order([o for o, gap in gaps.items() if gap > 0])
-            if len(chosen) < 2 or min(map(abs, gaps.values())) < MARGIN:
+            if (hop := _hop(view, beside, thing)) is None:
                 continue
-            extreme = pick(view.rng, across)
-            first, second = sorted((how_far(extreme, o) for o in chosen), reverse=True)[:2]
-            if first - second < MARGIN:
-                continue
+            extreme, chosen, found = hop
             text = f"What colour is the {SUPERLATIVE[extreme]} object {TOWARDS[beside]} the {name(wanted)}?"
             program: Program = ["query", "colour", ["extreme", extreme, ["beside", beside, _the(wanted)]]]
-            found = max(chosen, key=lambda o: how_far(extreme, o))
             rationale = f"{TOWARDS[beside]} the {name(wanted)} there are objects {listing([at(o) for o in chosen])}."
             rationale += f" the {SUPERLATIVE[extreme]} is the {found.colour} {found.shape}."
             return view.ask("chain", text, program, rationale)
     return None
+
+
+def _path(view: _View) -> Question | None:
+    """Four relations: a chain, and from its end another."""
+    for thing, wanted in view.named():
+        for beside, then in product(shuffled(view.rng, tuple(DIRECTIONS)), repeat=2):
+            if (hop := _hop(view, beside, thing)) and (last := _hop(view, then, hop[2])):
+                first = f"the {SUPERLATIVE[hop[0]]} object {TOWARDS[beside]} the {name(wanted)}"
+                text = f"What colour is the {SUPERLATIVE[last[0]]} object {TOWARDS[then]} {first}?"
+                middle = ["extreme", hop[0], ["beside", beside, _the(wanted)]]
+                return view.ask("path", text, ["query", "colour", ["extreme", last[0], ["beside", then, middle]]])
+    return None
+
+
+def _sum(view: _View) -> Question | None:
+    """How many things have one attribute and how many another; any number that there can be is as likely."""
+    sums: dict[str, list[tuple[Filter, Filter]]] = {}
+    for first, second in combinations(VALUES, 2):
+        for this, that in product(VALUES[first], VALUES[second]):
+            these, those = shuffled(view.rng, ({first: this}, {second: that}))
+            number = len(view.scene.fitting(these)) + len(view.scene.fitting(those))
+            if number < len(DIGITS):
+                sums.setdefault(str(number), []).append((these, those))
+    these, those = pick(view.rng, sums[pick(view.rng, sorted(sums))])
+    text = f"What is the number of {name(these, True)} plus the number of {name(those, True)}?"
+    return view.ask("sum", text, ["plus", ["count", ["find", these]], ["count", ["find", those]]])
 
 
 def _extreme(view: _View) -> Question | None:
@@ -284,8 +317,6 @@ def _background(view: _View) -> Question | None:
     return view.ask("background", text, ["background"], f"the background is {view.scene.background}.")
 
 
-TOWARDS = {"left": "left of", "right": "right of", "above": "above", "below": "below"}
-SUPERLATIVE = {"left": "leftmost", "right": "rightmost", "above": "topmost", "below": "lowest"}
 KINDS: dict[str, Callable[[_View], Question | None]] = {
     "existence": _existence,
     "absent": _absent,
@@ -311,4 +342,5 @@ KINDS: dict[str, Callable[[_View], Question | None]] = {
     "background": _background,
 }
 # What tiny/chat never learned, to tune it to.
-MORE_KINDS: dict[str, Callable[[_View], Question | None]] = {"extreme": _extreme}
+MORE_KINDS: dict[str, Callable[[_View], Question | None]] = {"extreme": _extreme, "sum": _sum, "path": _path}
+MULTI_STEP = ("compare", "sum", "chain", "path")  # kinds that relate things to things found, or compare or add counts

@@ -13,10 +13,11 @@ from panmodal.data.masks import to_rle
 from panmodal.data.media import Audio, Depth
 from panmodal.data.sample import Image, Sample, assistant, user
 from panmodal.data.tokens import THINKING, Tokenizer
-from panmodal.playground.questions import KINDS, Question, questions
+from panmodal.playground.questions import KINDS, MULTI_STEP, Question, questions
 from panmodal.playground.render import boxes, masks, render
 from panmodal.playground.sound import RATE, depth, sound
 from panmodal.playground.words import LEVELS, at, caption, full_name, one, region
+from panmodal.playground.working import worked
 from panmodal.playground.world import (
     HELD_OUT,
     SEEN,
@@ -143,6 +144,31 @@ def instruction_sample(seed: int, split: str = "train", kinds: Sequence[str] = (
         level = pick(rng, LEVELS)
         turns.append((pick(rng, DESCRIBE[level]), caption(scene, level)))
     return conversation([Image(render(scene))], turns, question_first=rng.random() < 0.3)
+
+
+def multi_step_sample(seed: int, split: str = "train", way: str = "direct") -> Sample:
+    """A picture, and questions about it that take several steps.
+
+    `way` says how they are answered: `direct`ly; by `thoughts` with the steps before each answer; or in `two-stage`,
+    in which of four turns three ask for the steps, and one for the answer to a question and its steps (MM-CoT, Zhang
+    et al., 2023). Answers alone are short, so that there are three times as many.
+    """
+    rng = random_source("multi-step", split, seed)
+    scene = _fullest(make_scene(2 * seed + i, split) for i in range(2))
+    asked = questions(scene, len(MULTI_STEP) * (3 if way == "direct" else 1), kinds=MULTI_STEP)
+    turns = []
+    for question in asked or questions(scene, 1, kinds=("total",)):
+        opening, closing = THINKING
+        steps = worked(question.program, scene) if question.kind in MULTI_STEP else question.rationale
+        if way == "direct":
+            turns.append((question.text, question.answer))
+        elif way == "thoughts":
+            turns.append((question.text, f"{opening}{steps}{closing}{question.answer}"))
+        elif rng.random() < 0.75:
+            turns.append((f"{question.text} {WHY}", steps))
+        else:
+            turns.append((f"{question.text} {steps}", question.answer))
+    return conversation([Image(render(scene))], turns)
 
 
 def thought_sample(seed: int, split: str = "train") -> Sample:

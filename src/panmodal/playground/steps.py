@@ -5,41 +5,60 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from panmodal.errors import InputError
-from panmodal.playground.programs import ANSWERS, DIRECTIONS, run
-from panmodal.playground.questions import MARGIN, SUPERLATIVE, TOWARDS
-from panmodal.playground.words import REGIONS, region
+from panmodal.playground.programs import ANSWERS, DIRECTIONS, Program, how_far, run
+from panmodal.playground.questions import MARGIN
+from panmodal.playground.words import REGIONS, SUPERLATIVE, TOWARDS, region
 from panmodal.playground.world import BACKGROUNDS, COLOURS, SHAPES, VALUES, Filter, Object, Scene
 
 NEAR = MARGIN // 2  # units by which a place may be missed, for then no order that is asked about changes
 
-Seen = list[Object]
-Judge = Callable[..., tuple[bool, Seen | None]]
+
+@dataclass
+class Talk:
+    """About what a rationale is, and what its next sentence may refer to: `it`, the last thing that was found, and
+    `those` of the sentence before, if it was about any."""
+
+    scene: Scene
+    it: Object | None = None
+    those: list[Object] | None = None
+
+    def only(self, name: str) -> Object:
+        return self.find(["only", ["find", _filter(name)]])
+
+    def find(self, program: Program) -> Object:
+        self.it = run(program, self.scene)
+        assert self.it is not None
+        return self.it
+
+    def fitting(self, name: str) -> list[Object]:
+        self.those = self.scene.fitting(_filter(name))
+        return self.those
+
+
+Judge = Callable[..., bool]  # of the talk, what `those` are, and a sentence's parts
 
 
 def check(rationale: str, scene: Scene) -> list[bool | None]:
     """For each sentence whether it is true of the scene; None for one that is not in the playground's words. An
     answer alone is no step."""
-    told: list[bool | None] = []
-    seen: Seen | None = None
-    for sentence in re.split(r"[.\n]", re.sub(r"</?think>", "\n", rationale.lower())):
-        if (said := " ".join(sentence.split())) and said not in ANSWERS:
-            holds, seen = _judged(said, scene, seen)
-            told.append(holds)
-    return told
+    talk = Talk(scene)
+    sentences = re.split(r"[.\n]", re.sub(r"</?think>", "\n", rationale.lower()))
+    said = (" ".join(sentence.split()) for sentence in sentences)
+    return [_judged(step, talk) for step in said if step and step not in ANSWERS]
 
 
-def _judged(said: str, scene: Scene, seen: Seen | None) -> tuple[bool | None, Seen | None]:
-    """Whether a sentence holds, after one about the objects `seen`, and the objects that it is about if others may
-    refer to them"""
+def _judged(said: str, talk: Talk) -> bool | None:
+    those, talk.those = talk.those, None
     for form, judge in FORMS:
         if match := form.fullmatch(said):
             try:
-                return judge(scene, seen, *match.groups())
+                return judge(talk, those, *match.groups())
             except InputError:  # it names what is not there, or not alone
-                return False, None
-    return None, None
+                return False
+    return None
 
 
 def _filter(name: str) -> Filter:
@@ -49,65 +68,67 @@ def _filter(name: str) -> Filter:
     return {**found, **({"digit": digit[1]} if digit else {})}
 
 
-def _only(scene: Scene, name: str) -> Object:
-    found: Object = run(["only", ["find", _filter(name)]], scene)
-    return found
-
-
 def _near(thing: Object, place: str) -> bool:
     x, y = map(int, re.findall(r"\d+", place))
     return max(abs(thing.x - x), abs(thing.y - y)) <= NEAR
 
 
-def _none(scene: Scene, _: Seen | None, name: str) -> tuple[bool, Seen]:
-    things = scene.fitting(_filter(name))
-    return not things, things
+def _towards(direction: str) -> str:
+    """`left of`, or `leftmost` -> `left`"""
+    return next(d for d in DIRECTIONS if direction in (TOWARDS[d], SUPERLATIVE[d]))
 
 
-def _where(scene: Scene, _: Seen | None, name: str, places: str) -> tuple[bool, Seen]:
-    things = scene.fitting(_filter(name))
-    return Counter(map(region, things)) == Counter(re.findall(REGION, places)), things
+Seen = list[Object] | None
 
 
-def _makes(scene: Scene, seen: Seen | None, number: str) -> tuple[bool, None]:
-    return seen is not None and len(seen) == int(number), None
+def _where(talk: Talk, _: Seen, name: str, places: str) -> bool:
+    return Counter(map(region, talk.fitting(name))) == Counter(re.findall(REGION, places))
 
 
-def _is_where(scene: Scene, _: Seen | None, name: str, place: str) -> tuple[bool, None]:
-    return region(_only(scene, name)) == place, None
+def _makes(talk: Talk, those: Seen, number: str, name: str | None) -> bool:
+    if name:
+        return len(talk.scene.fitting(_filter(name))) == int(number)
+    return those is not None and len(those) == int(number)
 
 
-def _is_at(scene: Scene, _: Seen | None, *said: str | None) -> tuple[bool, None]:
+def _at(talk: Talk, _: Seen, *said: str | None) -> bool:
     pairs = zip(said[::2], said[1::2], strict=True)
-    return all(_near(_only(scene, name), place) for name, place in pairs if name and place), None
+    return all(_near(talk.only(name), place) for name, place in pairs if name and place)
 
 
-def _numbers(scene: Scene, _: Seen | None, *said: str) -> tuple[bool, None]:
+def _one_at(talk: Talk, _: Seen, name: str, place: str, towards: str | None) -> bool:
+    there = [thing for thing in talk.scene.fitting(_filter(name)) if _near(thing, place)]
+    if towards is None or talk.it is None:
+        return bool(there) and towards is None
+    way = _towards(towards)
+    return any(how_far(way, thing) > how_far(way, talk.it) for thing in there)
+
+
+def _numbers(talk: Talk, _: Seen, *said: str) -> bool:
     pairs = zip(said[::2], said[1::2], strict=True)
-    return all(len(scene.fitting(_filter(name))) == int(number) for number, name in pairs), None
+    return all(len(talk.scene.fitting(_filter(name))) == int(number) for number, name in pairs)
 
 
-def _alike(scene: Scene, _: Seen | None, a: str, value: str, b: str, other: str, than: str | None) -> tuple[bool, None]:
+def _alike(talk: Talk, _: Seen, a: str, value: str, b: str, other: str, than: str | None) -> bool:
     attribute = next(attribute for attribute, values in VALUES.items() if value in values)
-    true = [getattr(_only(scene, name), attribute) for name in (a, b)]
-    return true == [value, other] and than in (None, value) and (value != other) == bool(than), None
+    true = [getattr(talk.only(name), attribute) for name in (a, b)]
+    return true == [value, other] and than in (None, value) and (value != other) == bool(than)
 
 
-def _beside(scene: Scene, _: Seen | None, towards: str, name: str, places: str) -> tuple[bool, Seen]:
-    (direction,) = (d for d in DIRECTIONS if TOWARDS[d] == towards)
-    things: Seen = run(["beside", direction, ["only", ["find", _filter(name)]]], scene)
+def _beside(talk: Talk, _: Seen, towards: str, name: str, places: str) -> bool:
+    talk.those = run(["beside", _towards(towards), ["only", ["find", _filter(name)]]], talk.scene)
     said = re.findall(PLACE, places)
-    met = {thing for thing in things for place in said if _near(thing, place)}
-    return len(met) == len(things) == len(said), things
+    met = {thing for thing in talk.those for place in said if _near(thing, place)}
+    return len(met) == len(talk.those) == len(said)
 
 
-def _farthest(scene: Scene, seen: Seen | None, most: str, name: str, place: str | None) -> tuple[bool, None]:
-    (direction,) = (d for d in DIRECTIONS if SUPERLATIVE[d] == most)
-    things = list(scene.objects) if seen is None else seen
-    thing: Object | None = (
-        run(["extreme", direction, ["find", {}]], Scene(tuple(things), "", {}, "", 0)) if things else None
-    )
-    return thing is not None and thing.fits(_filter(name)) and (place is None or _near(thing, place)), None
+def _farthest(talk: Talk, those: Seen, most: str, towards: str | None, name: str, place: str | None) -> bool:
+    things = list(talk.scene.objects) if those is None else those
+    if towards:
+        it, way = talk.it, _towards(towards)
+        things = [o for o in talk.scene.objects if it and how_far(way, o) > how_far(way, it)]
+    talk.it = max(things, key=lambda thing: how_far(_towards(most), thing), default=None)
+    return talk.it is not None and talk.it.fits(_filter(name)) and (place is None or _near(talk.it, place))
 
 
 def _any(*options: str) -> str:
@@ -117,20 +138,23 @@ def _any(*options: str) -> str:
 NAME = rf"(?:{_any(*VALUES['size'])} )?(?:{_any(*COLOURS)} )?{_any('object', *SHAPES)}(?:e?s)?(?: with the digit \d)?"
 REGION = _any(*sorted(sum(REGIONS, ()), key=len, reverse=True))
 PLACE = r"at \d+ \d+"
+SIDE = _any(*TOWARDS.values())
 VALUE = _any(*(value for values in VALUES.values() for value in values))
 LIST = "{0}(?:(?:, | and ){0})*"
 FORMS: tuple[tuple[re.Pattern[str], Judge], ...] = tuple(
     (re.compile(form), judge)
     for form, judge in (
-        (rf"there is no ({NAME})", _none),
+        (rf"there is no ({NAME})", lambda talk, _, name: not talk.fitting(name)),
         (rf"there (?:is an?|are) ({NAME}) ({LIST.format(REGION)})", _where),
-        (r"that makes (\d+)", _makes),
-        (rf"the ({NAME}) is ({REGION})", _is_where),
-        (rf"the ({NAME}) is ({PLACE})(?: and the ({NAME}) ({PLACE}))?", _is_at),
+        (rf"that makes (\d+)(?: ({NAME}))?", _makes),
+        (r"(\d+) and (\d+) makes (\d+)", lambda _, __, a, b, c: int(a) + int(b) == int(c)),
+        (rf"the ({NAME}) is ({REGION})", lambda talk, _, name, place: region(talk.only(name)) == place),
+        (rf"the ({NAME}) is ({PLACE})(?: and the ({NAME}) ({PLACE}))?", _at),
+        (rf"an? ({NAME}) (?:is )?({PLACE})(?: is ({SIDE}) it)?", _one_at),
         (rf"there are (\d+) ({NAME}) and (\d+) ({NAME})", _numbers),
         (rf"the ({NAME}) is ({VALUE}) and the ({NAME}) ({VALUE})(?: not ({VALUE}))?", _alike),
-        (rf"({_any(*TOWARDS.values())}) the ({NAME}) there are objects ({LIST.format(PLACE)})", _beside),
-        (rf"the ({_any(*SUPERLATIVE.values())}) is the ({NAME})(?: ({PLACE}))?", _farthest),
-        (rf"the background is ({_any(*BACKGROUNDS)})", lambda scene, _, colour: (scene.background == colour, None)),
+        (rf"({SIDE}) the ({NAME}) there are objects ({LIST.format(PLACE)})", _beside),
+        (rf"the ({_any(*SUPERLATIVE.values())})(?: ({SIDE}) it)? is the ({NAME})(?: ({PLACE}))?", _farthest),
+        (rf"the background is ({_any(*BACKGROUNDS)})", lambda talk, _, colour: talk.scene.background == colour),
     )
 )

@@ -11,6 +11,8 @@ from panmodal.playground.world import BACKGROUNDS, COLOURS, SHAPES, VALUES, WORL
 
 LEVELS = ("brief", "detailed", "exact")
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six")
+TOWARDS = {"left": "left of", "right": "right of", "above": "above", "below": "below"}
+SUPERLATIVE = {"left": "leftmost", "right": "rightmost", "above": "topmost", "below": "lowest"}
 REGIONS = (
     ("at the top left", "at the top", "at the top right"),
     ("on the left", "in the centre", "on the right"),

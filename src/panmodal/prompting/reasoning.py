@@ -82,7 +82,7 @@ class Reasoning:
     - `thoughts`: by itself, between `<think>` and `</think>`, if it does;
     - `zero-shot`: with `trigger` after the question;
     - `few-shot`: the same after `shots` of the `examples`, whose answers have rationales (Wei et al., 2022);
-    - `two-stage`: a rationale as above, in sight of which the question is asked once more (MM-CoT);
+    - `two-stage`: a rationale as above, and then the question anew with the rationale (MM-CoT, Zhang et al., 2023);
     - `adaptive`: a step as above, and then one after another, until the model says what the answer is;
     - `least-to-most`: it asks itself simpler questions, answers each, and then the question (Zhou et al., 2023;
       DDCoT, Zheng et al., 2023).
@@ -131,11 +131,15 @@ class Reasoning:
         ends = chain.run(model, begun, rows, **options)
         if self.way == "least-to-most":
             ends = _answer_each(model, ends, rows, **options)
-        if self.way in ("two-stage", "least-to-most"):
+        spoken = [_replies(end[len(said) :]) for end, said in zip(ends, begun, strict=True)]
+        if self.way not in ("two-stage", "least-to-most"):
+            return spoken
+        if self.way == "two-stage":
+            again = [_with(said, rationale) for said, (rationale,) in zip(conversations, spoken, strict=True)]
+        else:
             again = [[*end, _again(said)] for end, said in zip(ends, conversations, strict=True)]
-            ends = Chain(("",)).run(model, again, rows, **options)
-        spoken = [end[len(said) :] for end, said in zip(ends, begun, strict=True)]
-        return [[message.text for message in turns if message.role == "assistant"] for turns in spoken]
+        answers = Chain(("",)).run(model, again, rows, **options)
+        return [[*told, end[-1].text] for told, end in zip(spoken, answers, strict=True)]
 
     def _begun(self, model: Conversational, said: Conversation, number: int) -> Conversation:
         """A conversation after the examples, if there are to be any"""
@@ -169,6 +173,16 @@ def _read(turns: Sequence[str], read: Reader) -> tuple[str, str | None]:
     *earlier, last = turns
     before, answer = read(last)
     return "\n".join([*earlier, before]).strip(), answer
+
+
+def _replies(said: Conversation) -> list[str]:
+    return [message.text for message in said if message.role == "assistant"]
+
+
+def _with(said: Conversation, rationale: str) -> Conversation:
+    """The conversation, a rationale after the last turn's question"""
+    *before, last = said
+    return [*before, user(*last.parts, f"\n{rationale}")]
 
 
 def _again(said: Conversation) -> Message:

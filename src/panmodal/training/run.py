@@ -58,6 +58,10 @@ SOURCES: dict[str, Source] = {
     "playground/lookups": Playground(partial(speech.instruction_sample, kinds=speech.ONE)),
     "playground/conversations": Playground(speech.instruction_sample),
     "playground/thoughts": Playground(speech.thought_sample),
+    **{
+        f"playground/multi-step/{way}": Playground(partial(speech.multi_step_sample, way=way))
+        for way in ("direct", "thoughts", "two-stage")
+    },
     "playground/preferences": Playground(hallucinations.preference_sample),
     "playground/unbalanced": Playground(hallucinations.unbalanced_sample),
     "playground/box": Playground(statements.box_sample),
