@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,12 @@ import numpy as np
 import torch
 
 from panmodal.evaluation.bootstrap import Means, Score, tally
+from panmodal.evaluation.captioning import karpathy
 from panmodal.evaluation.hybrid import rerank
+from panmodal.evaluation.layouts import found
 from panmodal.evaluation.metrics import ranks
 from panmodal.evaluation.scenes import SceneTask, picture
-from panmodal.evaluation.task import Example, Task, groups
+from panmodal.evaluation.task import ROWS, Example, Task, groups
 from panmodal.families import BlipHybrid, Contrastive
 from panmodal.playground import HELD_OUT, SEEN, caption, make_scene, one_changed
 from panmodal.playground.world import PAIRS, random_source, single_object_scene
@@ -23,6 +26,7 @@ from panmodal.playground.world import PAIRS, random_source, single_object_scene
 FIRST = (1, 5, 10)
 AGAIN = "reranked_"
 GALLERY = 100  # of the playground
+CAPTIONS = 5  # of a picture
 
 
 class Ranked(Task):
@@ -35,31 +39,31 @@ class Ranked(Task):
         units = []
         for one in examples:
             unit: dict[str, float] = {}
-            for way, found in answers[one.id].items():
-                places = _listed(found)
+            for way, told in answers[one.id].items():
+                places = _listed(told)
                 unit[way] = len(places)
                 unit |= {f"{way}_recall_at_{k}": sum(place <= k for place in places) for k in FIRST}
             units.append(unit)
         return tally(units, _recalls)
 
     def mark(self, example: Example, answer: Mapping[str, Any]) -> float:
-        ways = [_listed(found) for way, found in answer.items() if not way.startswith(AGAIN)]
+        ways = [_listed(told) for way, told in answer.items() if not way.startswith(AGAIN)]
         return fmean(fmean(place == 1 for place in places) for places in ways)
 
 
-def _listed(found: int | list[int]) -> list[int]:
-    return found if isinstance(found, list) else [found]
+def _listed(told: int | list[int]) -> list[int]:
+    return told if isinstance(told, list) else [told]
 
 
 def _recalls(means: Means) -> Means:
     """From how many look for something each way, and how many find it"""
     ways = [name for name in means if "_recall_at_" not in name]
-    found = {f"{way}_recall_at_{k}": means[f"{way}_recall_at_{k}"] / means[way] for way in ways for k in FIRST}
+    rates = {f"{way}_recall_at_{k}": means[f"{way}_recall_at_{k}"] / means[way] for way in ways for k in FIRST}
     for again in ("", AGAIN):
-        own = [found[f"{way}_recall_at_1"] for way in ways if way.startswith(AGAIN) is bool(again)]
+        own = [rates[f"{way}_recall_at_1"] for way in ways if way.startswith(AGAIN) is bool(again)]
         if own:
-            found[f"{again}recall_at_1"] = np.mean(own, axis=0)
-    return found
+            rates[f"{again}recall_at_1"] = np.mean(own, axis=0)
+    return rates
 
 
 @dataclass(frozen=True)
@@ -116,3 +120,31 @@ class ZeroShot(SceneTask):
 
     def mark(self, example: Example, answer: str) -> bool:
         return bool(answer == example.truth)
+
+
+class KarpathyRetrieval(Ranked):
+    """Pictures and their captions, five of each, found by each other in a whole split of Karpathy and Fei-Fei's (2015),
+    by the contrast alone: `dataset_NAME.json`, 5,000 pictures of COCO or 1,000 of Flickr30k to be tested by."""
+
+    splits = ("test", "val", "train")
+    kinds = (Contrastive, BlipHybrid)
+    rows = sys.maxsize  # a rank is among all
+
+    def __init__(self, name: str, key: str) -> None:
+        self.name, self.key = name, key
+
+    def examples(self, data: Path, split: str) -> list[Example]:
+        examples = karpathy(found(data, f"dataset_{self.name}.json"), split, data, self.key)
+        return [Example(one.id, one.parts[:1], one.truth[:CAPTIONS]) for one in examples]
+
+    def ask(self, model: Contrastive | BlipHybrid, examples: Sequence[Example]) -> Iterator[dict[str, Any]]:
+        images = torch.cat(
+            [model.embed([one.messages[0].images[0] for one in some]) for some in groups(examples, ROWS)]
+        )
+        texts = torch.cat([model.embed(list(one.truth)) for one in examples])
+        owners = torch.tensor([i for i, one in enumerate(examples) for _ in one.truth])
+        for i, seen in enumerate(images):
+            own = owners == i
+            there = ranks((seen @ texts.T)[None], own[None])
+            back = ranks(texts[own] @ images.T, (torch.arange(len(images)) == i).expand(int(own.sum()), -1))
+            yield {"image_to_text": int(there), "text_to_image": back.tolist()}

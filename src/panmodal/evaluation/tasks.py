@@ -170,6 +170,8 @@ def check_task(model: Family[Any] | Conversational, task: str) -> None:
     if task not in TASKS and task not in PUBLISHED:
         raise InputError(f"unknown task {task!r}{suggest(task, [*TASKS, *PUBLISHED])}")
     kinds = TASKS[task][0] if task in TASKS else PUBLISHED[task].kinds
+    if not kinds:
+        raise InputError(f"{task} is of answers that are there already; `panmodal score {task} ANSWERS --data DIR`")
     if not isinstance(model, kinds):
         wanted = " or ".join(kind.__name__ for kind in kinds)
         raise InputError(f"{task} asks for a {wanted} model, and {model.name} is {type(model).__name__}")

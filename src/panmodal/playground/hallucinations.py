@@ -12,10 +12,10 @@ from random import Random
 
 from panmodal.data.sample import Image, Sample, user
 from panmodal.playground.programs import DIRECTIONS, how_far
-from panmodal.playground.questions import KINDS, MARGIN, TOWARDS, questions
+from panmodal.playground.questions import KINDS, MARGIN, questions
 from panmodal.playground.render import render
 from panmodal.playground.speech import DESCRIBE, TRIES, conversation, thought
-from panmodal.playground.words import LEVELS, caption, is_there, name, reading_order
+from panmodal.playground.words import LEVELS, TOWARDS, caption, is_there, name, reading_order
 from panmodal.playground.world import (
     COLOURS,
     SIZES,
