@@ -111,6 +111,17 @@ TRAINING = {
 SCORING = {
     "cider": ("CIDEr of 5,000 pictures, five references each, from sentences; against pycocoevalcap with Java", 1 / 5),
 }
+# name -> what is answered, and the ratio aimed at
+ANSWERS = {
+    "pope": (
+        "One of POPE's questions, six about a picture, by the LLaVA above; against prompts gone through whole",
+        1 / 2,
+    ),
+    "batches": (
+        "One of 1,000 questions of playground/vqa, answered by tiny/chat in batches; against one by one",
+        1 / 4,
+    ),
+}
 
 
 def run(only: Sequence[str], rounds: int) -> list[dict[str, Any]]:
@@ -120,6 +131,7 @@ def run(only: Sequence[str], rounds: int) -> list[dict[str, Any]]:
         **dict.fromkeys(MODELS, _models),
         **dict.fromkeys(TRAINING, _training),
         **dict.fromkeys(SCORING, _scoring),
+        **dict.fromkeys(ANSWERS, _answers),
     }
     known = list(kinds)
     unknown = sorted(set(only) - set(known))
@@ -200,6 +212,20 @@ def _scoring(name: str, rounds: int) -> Iterator[Result]:
     yield Result(name, what, a, b, 0.0, ratio, aim, None, peaks, rounds)
 
 
+def _answers(name: str, rounds: int) -> Iterator[Result]:
+    from benchmarks.answers import prepare
+
+    with TemporaryDirectory() as folder:
+        prepare(name, Path(folder))
+        found = [[_alone("answers", name, side, folder) for side in ("ours", "peer")] for _ in range(rounds)]
+    assert all(ours["answers"] == theirs["answers"] for ours, theirs in found), "the sides' answers differ"
+    a, b = (statistics.median(both[i]["s"] for both in found) for i in (0, 1))
+    ratio = statistics.median(ours["s"] / theirs["s"] for ours, theirs in found)
+    peaks = max(o["peak_mb"] for o, _ in found), max(t["peak_mb"] for _, t in found)
+    what, aim = ANSWERS[name]
+    yield Result(name, what, a, b, 0.0, ratio, aim, None, peaks, rounds)
+
+
 def _alone(module: str, *arguments: str) -> Any:
     """What a side prints that runs in a process of its own"""
     command = [sys.executable, "-m", f"benchmarks.{module}", *arguments]
@@ -261,6 +287,6 @@ def _write(results: Sequence[Result]) -> None:
         rows[r.what] = f"| {r.what} | {' | '.join(figures)} | {reached} | {share} | {peaks} | {r.rounds} |"
     known = [what for what, *_ in COMMANDS.values()]
     known += [what for measured in MODELS.values() for what, _ in measured.values()]
-    known += [what for what, *_ in (*TRAINING.values(), *SCORING.values())]
+    known += [what for what, *_ in (*TRAINING.values(), *SCORING.values(), *ANSWERS.values())]
     lines = [rows[what] for what in known if what in rows]
     RESULTS.write_text(HEAD.format(cores=os.cpu_count()) + "\n".join(lines) + "\n", encoding="utf-8")

@@ -217,3 +217,61 @@ def refcoco(folder: Path, name: str = "refcoco", authors: str = "unc") -> Path:
         f"{name}/refs({authors}).p": pickle.dumps(refs, protocol=2), f"{name}/instances.json": instances,
         "images/mscoco/images/train2014/COCO_train2014_000000000005.jpg": picture(),
     })  # fmt: skip
+
+
+def chartqa(folder: Path) -> Path:
+    human = [
+        {"imgname": "a.png", "query": "How many?", "label": "14"},
+        {"imgname": "a.png", "query": "Which?", "label": "Red"},
+    ]
+    made = [{"imgname": "b.png", "query": "What share?", "label": "52.5"}]
+    files = {"test_human.json": human, "test_augmented.json": made, "png/a.png": picture(), "png/b.png": picture(9)}
+    return write(folder, {f"ChartQA Dataset/test/{name}": content for name, content in files.items()})
+
+
+def karpathy(folder: Path, name: str = "flickr30k") -> Path:
+    """Three pictures to be tested by, with five captions each, and a sixth of the first; and one to train on."""
+
+    def image(number: int, split: str, captions: int = 5) -> dict[str, Any]:
+        said = [{"raw": f"picture {number}, caption {i}"} for i in range(captions)]
+        file = {"filename": f"{number}.jpg", "cocoid": 100 + number}
+        return {**file, "sentences": said, "split": split}
+
+    images = [image(1, "test", 6), image(2, "train"), image(3, "test"), image(4, "test")]
+    files = {f"flickr30k-images/{one['filename']}": picture(40 * i) for i, one in enumerate(images)}
+    return write(folder, {f"dataset_{name}.json": {"images": images}, **files})
+
+
+def coco_instances(folder: Path) -> Path:
+    """A square in one picture, of a polygon; in another a bar, of run lengths, and a crowd, which is left out."""
+    note = {"category_id": 3, "iscrowd": 0}
+    square = {
+        **note,
+        "id": 7,
+        "image_id": 1,
+        "bbox": [2, 2, 4, 4],
+        "area": 16,
+        "segmentation": [[2, 2, 6, 2, 6, 6, 2, 6]],
+    }
+    counts = {"size": [8, 8], "counts": [16, 16, 32]}
+    bar = {**note, "id": 8, "image_id": 2, "bbox": [2, 0, 2, 8], "area": 16, "segmentation": counts}
+    crowd = {**bar, "id": 9, "iscrowd": 1}
+    images = [{"id": i, "file_name": f"{i}.jpg", "height": 8, "width": 8} for i in (1, 2)]
+    content = {"images": images, "annotations": [crowd, bar, square], "categories": [{"id": 3, "name": "car"}]}
+    pictures = {f"val2017/{i}.jpg": picture(60 * i) for i in (1, 2)}
+    return write(folder, {"annotations/instances_val2017.json": content, **pictures})
+
+
+def davis(folder: Path, moved: int = 0) -> Path:
+    """A sequence of four frames with two objects, of which the second is `moved` to the right in the third frame."""
+    files: dict[str, Any] = {"ImageSets/2017/val.txt": "bear\n"}
+    for frame in range(4):
+        pixels = Pil.new("P", (40, 20))
+        pixels.putpalette([0, 0, 0, 200, 0, 0, 0, 200, 0])
+        right = moved if frame == 2 else 0
+        pixels.paste(1, (2, 2, 10, 10))
+        pixels.paste(2, (20 + right, 5, 30 + right, 15))
+        out = io.BytesIO()
+        pixels.save(out, "PNG")
+        files[f"Annotations/480p/bear/{frame:05}.png"] = out.getvalue()
+    return write(folder, files)

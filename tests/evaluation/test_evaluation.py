@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import panmodal as pm
-import panmodal.evaluation.tasks
+import panmodal.evaluation.scenes
 from panmodal.data.nlvr import LOOK
 from panmodal.evaluation import TASKS
 from panmodal.evaluation.metrics import (
@@ -170,7 +170,7 @@ def pupil(monkeypatch):
         reader.looks[pm.Image(picture).key] = (scene.objects[0].colour, scene.objects[0].shape)
         return picture
 
-    monkeypatch.setattr(panmodal.evaluation.tasks, "render", noting)
+    monkeypatch.setattr(panmodal.evaluation.scenes, "render", noting)
     return model
 
 
@@ -194,7 +194,7 @@ def test_what_cannot_be_run():
         pm.evaluate(small("llava"), "playground/zero-shot")
     with pytest.raises(pm.InputError, match="asks for a Conversational model, and"):
         pm.evaluate(small("clip"), "playground/vqa")
-    with pytest.raises(pm.InputError, match="unknown split 'dev'"):
+    with pytest.raises(pm.InputError, match="playground/vqa has no split 'dev'"):
         pm.evaluate(small("llava"), "playground/vqa", split="dev")
     with pytest.raises(pm.InputError, match="nlvr needs its data's folder"):
         pm.evaluate(small("llava"), "nlvr")

@@ -8,6 +8,7 @@ import pytest
 
 import panmodal as pm
 from panmodal.evaluation.reasoned import read
+from panmodal.evaluation.results import read_result
 from panmodal.playground import make_scene, questions, render
 from panmodal.playground.questions import MULTI_STEP
 from panmodal.prompting.reasoning import Reasoning
@@ -49,7 +50,7 @@ def test_who_knows_it_all(thinker):
     report = pm.evaluate(model, "playground/multi-step", count=COUNT, cot=Reasoning())
     assert report.examples == COUNT and all(text.endswith("? Let's think step by step.") for text, _ in heard)
     by_kind = dict.fromkeys(MULTI_STEP, 1)
-    assert report.metrics == {
+    assert {name: value for name, value in report.metrics.items() if name != "question_only"} == {
         "accuracy": 1, "by_kind": by_kind, "steps_right": 1, "steps_right_if_answered": 1, "steps_unparsed": 0,
         "grounded": 1, "unparsed": 0,
     }  # fmt: skip
@@ -87,10 +88,31 @@ def test_a_published_benchmark(tmp_path, monkeypatch):
         return [pm.assistant("It is so. The answer is (B).")] * len(conversations)
 
     monkeypatch.setattr(model, "reply_all", reply_all)
-    assert pm.evaluate(model, "scienceqa", data=tmp_path, cot=Reasoning()).metrics["accuracy"] == 1
+    report = pm.evaluate(model, "scienceqa", data=tmp_path, cot=Reasoning(), out=tmp_path / "out")
+    assert report.metrics["accuracy"] == 1
+    (said,) = read_result(tmp_path / "out" / "scienceqa.json").answers
+    assert said.answer == {"rationale": "It is so.", "answer": "B"} and said.score is True
     assert heard == ["Which?\nA. a\nB. b Let's think step by step."]
     with pytest.raises(pm.InputError, match="few-shot needs examples"):
         pm.evaluate(model, "scienceqa", data=tmp_path, cot=Reasoning("few-shot"))
+
+
+def test_thoughts_are_kept(thinker, tmp_path, monkeypatch):
+    """Of every question the rationale, the answer and the votes are in the result, and what is there is not asked
+    again."""
+    model, heard = thinker(lambda why, answer: f"{why} {answer}" if len(heard) % 3 else "It depends.")
+    how = {"count": COUNT, "cot": Reasoning(votes=3), "out": tmp_path}
+    report = pm.evaluate(model, "playground/multi-step", **how)
+    result = read_result(tmp_path / "playground-multi-step.json")
+    assert result.report == report and result.provenance["cot"]["votes"] == 3
+    for one in result.answers:
+        assert one.answer["answer"] == one.truth and one.answer["rationale"] and one.answer["votes"].count(None) == 1
+        assert one.said.startswith("rationale: ") and "votes: " in one.said
+    monkeypatch.setattr(model, "reply_all", lambda *_, **__: pytest.fail("it is asked again"))
+    (tmp_path / "playground-multi-step.json").unlink()
+    assert pm.evaluate(model, "playground/multi-step", **how) == report
+    with pytest.raises(pm.InputError, match="made with cot.votes 3, and this would be with 1"):
+        pm.evaluate(model, "playground/multi-step", **{**how, "cot": Reasoning()})
 
 
 def test_examples_with_rationales(monkeypatch):

@@ -91,12 +91,39 @@ def test_what_was_made_in_another_way_is_not_mixed(model, asked, tmp_path):
         read_results([tmp_path])
 
 
-def test_a_task_without_questions_keeps_its_metrics(tmp_path, monkeypatch):
-    clip = small("clip")
-    report = evaluate(clip, "playground/zero-shot", count=8, out=tmp_path)
-    monkeypatch.setattr(clip, "embed", None)  # nothing is asked again
-    assert evaluate(clip, "playground/zero-shot", count=8, out=tmp_path) == report
-    assert read_result(tmp_path / "playground-zero-shot.json").answers == []
+KEPT = {
+    "playground/pope": ("llava", 36),
+    "playground/chair": ("llava", 3),
+    "playground/new-words": ("flamingo", 3),
+    "playground/domain-mix": ("flamingo", 2),
+    "playground/match": ("blip", 4),
+    "playground/caption": ("blip", 3),
+    "playground/retrieval": ("blip", 100),
+    "playground/zero-shot": ("clip", 8),
+    "playground/audio-image": ("imagebind", 4),
+    "playground/audio-plus-image": ("imagebind", 4),
+    "playground/segment": ("sam", 1),
+}
+
+
+@pytest.mark.parametrize(("task", "kind", "count"), [(task, *how) for task, how in KEPT.items()])
+def test_every_task_keeps_what_a_model_gave(task, kind, count, tmp_path, monkeypatch):
+    made = small(kind, std=0.3)
+    report = evaluate(made, task, count=count, out=tmp_path)
+    name = task.replace("/", "-")
+    whole = (tmp_path / f"{name}.json").read_bytes()
+    kept = read_result(tmp_path / f"{name}.json")
+    assert kept.report == report and len(kept.answers) == report.examples == count
+    assert all(pm.Image(tmp_path / one.media[0]).pixels.size == (96, 96) for one in kept.answers)
+    if kept.metric in report.metrics:
+        mean = sum(one.score for one in kept.answers) / count
+        assert mean == pytest.approx(report.metrics[kept.metric], abs=0.05 if task == "playground/segment" else 1e-9)
+    for verb in ("embed", "reply_all", "match", "caption_all", "segment", "embed_image"):
+        monkeypatch.setattr(made, verb, lambda *_, **__: pytest.fail("it is asked again"), raising=False)
+    (tmp_path / f"{name}.json").unlink()
+    assert evaluate(made, task, count=count, out=tmp_path) == report
+    assert (tmp_path / f"{name}.json").read_bytes() == whole
+    assert page(read_results([tmp_path])).count("<article") == min(count, 80) or count > 40
 
 
 def result(model, scores, task="mine", **settings):
@@ -132,13 +159,29 @@ def test_compare():
 
 
 def test_the_page_escapes_what_models_say(tmp_path):
-    told = [result("<i>a", [True, False]), result("b", [0.2] * 100), *(result("c", [True], shots=k) for k in (0, 4))]
+    told = [
+        result("<i>a", [True, False]),
+        result("b", [0.2] * 100),
+        *(result("c", [True], shots=k, retriever="random") for k in (0, 4)),
+    ]
     shown = page([(tmp_path / "x.json", one) for one in told])
     assert shown.count("<script>") == 1 and "<script>alert" not in shown and "<i>a" not in shown
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in shown and "&lt;b&gt;0&lt;/b&gt;?" in shown
     assert shown.count('<article class="wrong">') == 1 + 40 and shown.count("<article>") == 1 + 1 + 1
-    assert "c, 4 shots" in shown and "shots: 0 to 4" in shown
+    assert "c, 4 shots" in shown and ">c, random</text>" in shown
     assert not re.search(r'(src|href)="(?!data:)', shown)  # complete in itself
+
+
+def test_a_curve_for_each_retriever(tmp_path):
+    """Results that differ by shots and retriever alone are joined; what has other pictures is not among them."""
+    told = [result("c", [True, False], shots=0, retriever="random")]
+    told += [result("c", [True], shots=k, retriever=way, data=2) for k in (2, 4) for way in ("random", "image")]
+    told += [result("c", [True], shots=8, retriever="text", data=2, pictures="none")]
+    shown = page([(tmp_path / "x.json", one) for one in told])
+    curves = shown[shown.index("over examples in the prompt") :]
+    assert re.findall(r">(c, \w+)</text>", curves) == ["c, random", "c, image"]
+    assert [path.count(" L") for path in re.findall(r'<path class="line" [^>]* d="(M[^"h]*)"', curves)] == [2, 2]
+    assert "over examples in the prompt" not in page([(tmp_path / "x.json", one) for one in told[:2:]][:1])
 
 
 def test_the_commands_of_the_page(command, model, tmp_path, monkeypatch):

@@ -54,11 +54,17 @@ def run(
     ] = "own",
     shots: Annotated[
         int | None,
-        typer.Option(min=0, help="Examples in the prompt, for playground/new-words, domain-mix and --cot few-shot."),
+        typer.Option(min=0, help="Examples with their answers before each question."),
     ] = None,
     retriever: Annotated[
         str, typer.Option(help="Which examples: random, balanced, or those likest by image, text or mixed.")
     ] = "random",
+    shots_split: Annotated[
+        str | None, typer.Option(help="Of which split the examples are; by default the one to train on.")
+    ] = None,
+    embedder: Annotated[
+        str, typer.Option(help="Whose vectors tell the likest; of photographs a hub's CLIP.")
+    ] = "tiny/clip",
     out: Annotated[
         Path | None,
         typer.Option(
@@ -117,6 +123,8 @@ def run(
                 pictures=pictures,
                 shots=shots,
                 retriever=retriever,
+                shots_split=shots_split,
+                embedder=embedder,
                 data=place / task if several and place else place,
                 out=out,
                 cot=reasoning,

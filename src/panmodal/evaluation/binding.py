@@ -2,78 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from panmodal.data.media import Audio, Medium
-from panmodal.data.sample import Image
-from panmodal.evaluation.metrics import recall_at, share
+from panmodal.data.media import Audio
+from panmodal.evaluation.metrics import ranks
+from panmodal.evaluation.retrieval import Ranked
+from panmodal.evaluation.scenes import SceneTask, picture
+from panmodal.evaluation.task import Example, groups
 from panmodal.families import Binding
-from panmodal.playground import HELD_OUT, SEEN, Scene, caption, make_scene, render, scene_of, sound
+from panmodal.playground import HELD_OUT, SEEN, Scene, caption, make_scene, scene_of, sound
 from panmodal.playground.sound import RATE
 from panmodal.playground.world import PAIRS, random_source, shuffled
 
-if TYPE_CHECKING:
-    from panmodal.evaluation.tasks import Asked
-
 GALLERY = 50
-Outcome = tuple[int, dict[str, Any]]
 
 
-def audio_image(model: Binding, asked: Asked) -> Outcome:
-    """Sounds and pictures of scenes, each found by the other among fifty."""
-    return _found(model, asked, "image", lambda scene: Image(render(scene)), lambda scene: sound(scene).tobytes())
+@dataclass(frozen=True)
+class SceneSounds(Ranked, SceneTask):
+    """Sounds and pictures (`to` is "image"), or brief captions ("text"), of scenes, each found by the other among
+    fifty. No sound was ever learned with a text."""
+
+    to: str = "image"
+
+    rows = GALLERY
+
+    def examples(self, data: Path, split: str) -> list[Example]:
+        scenes = [make_scene(seed, split) for seed in range(self.count)]
+        return [
+            Example(str(one.seed), (picture(one), caption(one, "brief")), one.seed, {"scene": one}) for one in scenes
+        ]
+
+    def ask(self, model: Binding, examples: Sequence[Example]) -> Iterator[dict[str, int]]:
+        for some in groups(examples, self.rows):
+            sounds = [_heard(one.about["scene"]) for one in some]
+            said = [one.messages[0] for one in some]
+            texts = [message.text for message in said]
+            others = [message.images[0] for message in said] if self.to == "image" else texts
+            likeness = model.embed(sounds) @ model.embed(others).T
+            told = [sound.source.tobytes() for sound in sounds] if self.to == "image" else texts
+            fits = torch.tensor([[a == b for a in told] for b in told])  # of two scenes that sound alike both are right
+            there, back = ranks(likeness, fits).tolist(), ranks(likeness.T, fits).tolist()
+            names = f"audio_to_{self.to}", f"{self.to}_to_audio"
+            yield from (dict(zip(names, places, strict=True)) for places in zip(there, back, strict=True))
 
 
-def audio_text(model: Binding, asked: Asked) -> Outcome:
-    """Sounds and brief captions, each found by the other among fifty, though no sound was ever learned with a text."""
-    return _found(model, asked, "text", lambda scene: caption(scene, "brief"), lambda scene: caption(scene, "brief"))
-
-
-def audio_plus_image(model: Binding, asked: Asked) -> Outcome:
+@dataclass(frozen=True)
+class SceneSums(Ranked, SceneTask):
     """The sound of one thing and the picture of another, their vectors added, find among fifty pictures of two
     things each that of both."""
-    hits: list[bool] = []
-    for start, size in _galleries(asked):
-        both = [_pairs(asked.split, seed) for seed in range(start, start + size)]
-        gallery = model.embed([Image(render(scene_of(start + i, pairs))) for i, pairs in enumerate(both)])
-        heard = model.embed([_heard(scene_of(start + i, pairs[:1])) for i, pairs in enumerate(both)])
-        seen = model.embed([Image(render(scene_of(start + i, pairs[1:]))) for i, pairs in enumerate(both)])
-        fits = torch.tensor([[set(a) == set(b) for a in both] for b in both])
-        hits += recall_at(1, (heard + seen) @ gallery.T, fits).tolist()
-        asked.progress(len(hits), asked.count)
-    return len(hits), {"recall_at_1": share(hits)}
 
+    rows = GALLERY
 
-def _found(
-    model: Binding, asked: Asked, kind: str, other: Callable[[Scene], Medium | str], told: Callable[[Scene], object]
-) -> Outcome:
-    """Sounds and another kind each found by the other; where `told` is the same of two scenes, both are right."""
-    there: list[bool] = []
-    back: list[bool] = []
-    for start, size in _galleries(asked):
-        scenes = [make_scene(seed, asked.split) for seed in range(start, start + size)]
-        likeness: Tensor = model.embed([_heard(s) for s in scenes]) @ model.embed([other(s) for s in scenes]).T
-        fits = _same([told(s) for s in scenes])
-        there += recall_at(1, likeness, fits).tolist()
-        back += recall_at(1, likeness.T, fits).tolist()
-        asked.progress(len(there), asked.count)
-    shares = share(there), share(back)
-    named = {f"audio_to_{kind}_recall_at_1": shares[0], f"{kind}_to_audio_recall_at_1": shares[1]}
-    return len(there), {**named, "recall_at_1": sum(shares) / 2}
+    def examples(self, data: Path, split: str) -> list[Example]:
+        examples = []
+        for seed in range(self.count):
+            pairs = _pairs(split, seed)
+            examples.append(Example(str(seed), (picture(scene_of(seed, pairs)),), seed, {"pairs": pairs}))
+        return examples
 
-
-def _galleries(asked: Asked) -> Iterator[tuple[int, int]]:
-    """Where each gallery of scenes begins, and how many are in it"""
-    for start in range(0, asked.count, GALLERY):
-        yield start, min(GALLERY, asked.count - start)
-
-
-def _same(told: Sequence[object]) -> Tensor:
-    return torch.tensor([[a == b for a in told] for b in told])
+    def ask(self, model: Binding, examples: Sequence[Example]) -> Iterator[dict[str, int]]:
+        for some in groups(examples, self.rows):
+            seeds, both = [one.truth for one in some], [one.about["pairs"] for one in some]
+            gallery = model.embed([one.messages[0].images[0] for one in some])
+            heard = model.embed([_heard(scene_of(s, pairs[:1])) for s, pairs in zip(seeds, both, strict=True)])
+            seen = model.embed([picture(scene_of(s, pairs[1:])) for s, pairs in zip(seeds, both, strict=True)])
+            fits = torch.tensor([[set(a) == set(b) for a in both] for b in both])
+            yield from ({"sum_to_image": place} for place in ranks((heard + seen) @ gallery.T, fits).tolist())
 
 
 def _heard(scene: Scene) -> Audio:

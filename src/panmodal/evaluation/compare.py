@@ -83,7 +83,7 @@ def _compare(first: Result, second: Result) -> Comparison:
         )
     pairs = list(zip(first.answers, second.answers, strict=True))
     flips = [
-        Flip(a.id, a.question, a.truth, (a.answer, b.answer), (a.score, b.score))
+        Flip(a.id, a.question, a.truth, (a.said, b.said), (a.score, b.score))
         for a, b in sorted(pairs, key=lambda pair: -abs(pair[1].score - pair[0].score))
         if a.score != b.score
     ]

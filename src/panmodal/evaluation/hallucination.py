@@ -9,69 +9,74 @@ from dataclasses import dataclass
 from itertools import count as numbers
 from itertools import islice
 from pathlib import Path
-from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from panmodal.data.sample import Image, user
+from panmodal.data.sample import Image
 from panmodal.evaluation.bootstrap import Means, Score, tally
-from panmodal.evaluation.metrics import (
-    chair_counts,
-    chair_rates,
-    chair_scores,
-    says_yes,
-    share,
-    yes_no_rates,
-    yes_no_scores,
-)
+from panmodal.evaluation.metrics import chair_counts, chair_rates, chair_scores, says_yes, share, yes_no_rates
+from panmodal.evaluation.scenes import SceneTask, picture
 from panmodal.evaluation.scenes import asked as asked_of
 from panmodal.evaluation.task import Example, Task
-from panmodal.families import Conversational
-from panmodal.playground import SPLITS, is_description, make_scene, objects_named, render
+from panmodal.evaluation.yes_no import Pope
+from panmodal.playground import caption, is_description, make_scene, objects_named
 from panmodal.playground.hallucinations import POLLS, PROBES, polls, probes
 from panmodal.playground.words import is_there
 
-if TYPE_CHECKING:
-    from panmodal.evaluation.tasks import Asked
-
-ROWS = 64  # answered at a time
 DESCRIBE = "Describe the picture."
 CHAIR = "chair"
 
 
-def pope(model: Conversational, asked: Asked) -> tuple[int, dict[str, Any]]:
+@dataclass(frozen=True)
+class ScenePope(SceneTask):
     """Whether a thing is in the picture, half of the time it is (POPE, Li et al., 2023): by what is asked about when it
     is not, `random`, `popular` and `adversarial`, and the means of the three."""
-    said: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
-    done, questions = 0, islice(polls(asked.split), asked.count)
-    while some := list(islice(questions, ROWS)):
-        pictures = {scene.seed: Image(render(scene)) for scene, *_ in some}
-        texts = [is_there(*pair) for _, _, pair, _ in some]
-        prompts = [[user(pictures[s.seed], text)] for (s, *_), text in zip(some, texts, strict=True)]
-        replies = model.reply_all(prompts, rows=ROWS, max_tokens=8)
-        for (_, poll, _, there), reply in zip(some, replies, strict=True):
-            said[poll].append((says_yes(reply.text), there))
-        done += len(some)
-        asked.progress(done, asked.count)
-    kinds = {poll: yes_no_scores(*zip(*answers, strict=True)) for poll, answers in said.items()}
-    means = {name: fmean(scores[name] for scores in kinds.values()) for name in next(iter(kinds.values()))}
-    return done, {**means, "by_kind": kinds}
+
+    max_tokens = 8
+    rows = 64
+
+    def examples(self, data: Path, split: str) -> list[Example]:
+        seen: dict[int, Image] = {}
+        examples = []
+        for number, (scene, poll, pair, there) in enumerate(islice(polls(split), self.count)):
+            parts = (seen.setdefault(scene.seed, picture(scene)), is_there(*pair))
+            examples.append(Example(str(number), parts, there, {"kind": poll}))
+        return examples
+
+    def score(self, examples: Sequence[Example], answers: Mapping[str, Any]) -> Score:
+        scored = Pope().score(examples, answers)
+        means = {name: value for name, value in scored.metrics.items() if not name.startswith(POLLS)}
+        by_kind = {poll: {name: scored.metrics[f"{poll}_{name}"] for name in means} for poll in POLLS}
+        return Score({**means, "by_kind": by_kind}, scored.intervals, None)
+
+    def mark(self, example: Example, answer: str) -> bool:
+        return says_yes(answer) is example.truth
 
 
-def chair(model: Conversational, asked: Asked) -> tuple[int, dict[str, Any]]:
+@dataclass(frozen=True)
+class SceneChair(SceneTask):
     """Things named in descriptions, by colour and shape, that are not there (CHAIR, Rohrbach et al., 2018); and
-    `well_formed`, the share of descriptions that are sentences as the playground makes them, true or not."""
-    told: list[str] = []
-    there: list[set[tuple[str, str]]] = []
-    for start in range(0, asked.count, ROWS):
-        scenes = [make_scene(seed, asked.split) for seed in range(start, min(start + ROWS, asked.count))]
-        prompts = [[user(Image(render(scene)), DESCRIBE)] for scene in scenes]
-        told += [reply.text.strip() for reply in model.reply_all(prompts, rows=ROWS, max_tokens=160)]
-        there += [{(thing.colour, thing.shape) for thing in scene.objects} for scene in scenes]
-        asked.progress(len(told), asked.count)
-    scores = chair_scores([objects_named(text) for text in told], there)
-    return len(told), {**scores, "well_formed": share([is_description(text) for text in told])}
+    `well_formed`, the share of descriptions that are sentences as the playground makes them, true or not. An answer
+    is faithful if it names nothing that is not there."""
+
+    max_tokens = 160
+    rows = 64
+    metric = "faithful"
+
+    def examples(self, data: Path, split: str) -> list[Example]:
+        scenes = [make_scene(seed, split) for seed in range(self.count)]
+        return [Example(str(scene.seed), (picture(scene), DESCRIBE), caption(scene, "brief")) for scene in scenes]
+
+    def score(self, examples: Sequence[Example], answers: Mapping[str, Any]) -> Score:
+        told = [answers[one.id].strip() for one in examples]
+        scores = chair_scores(
+            [objects_named(text) for text in told], [set(objects_named(one.truth)) for one in examples]
+        )
+        return Score({**scores, "well_formed": share([is_description(text) for text in told])}, {}, None)
+
+    def mark(self, example: Example, answer: str) -> bool:
+        return not objects_named(answer).keys() - objects_named(example.truth).keys()
 
 
 class Hallucination(Task):
@@ -82,13 +87,14 @@ class Hallucination(Task):
     and `pope_f1`, the mean of the kinds. `chair_i`, `chair_s` and `chair_recall` are those of `chair_scores`. A
     description counts as right if it names nothing that is not there."""
 
+    takes_shots = False
     max_tokens = 160
 
     @abstractmethod
     def named(self, text: str) -> Counter[Any]:
         """What a description names, and how often."""
 
-    def score(self, examples: Sequence[Example], answers: Mapping[str, str]) -> Score:
+    def score(self, examples: Sequence[Example], answers: Mapping[str, Any]) -> Score:
         pictures: dict[str, Counter[str]] = defaultdict(Counter)
         for one in examples:
             kind, counts = one.about["kind"], self._counts(one, answers[one.id])
@@ -119,13 +125,8 @@ class Hallucination(Task):
 
 
 @dataclass(frozen=True)
-class SceneHallucinations(Hallucination):
+class SceneHallucinations(Hallucination, SceneTask):
     """The playground's: as many of each of POPE's kinds, of each of the probes, and of descriptions."""
-
-    count: int = 0
-    pictures: str = "own"
-
-    splits = SPLITS
 
     def examples(self, data: Path, split: str) -> list[Example]:
         kinds = [*POLLS, *PROBES, CHAIR]

@@ -2,63 +2,66 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count, islice
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from panmodal.data.sample import Image
-from panmodal.evaluation.metrics import share
+from panmodal.evaluation.scenes import SceneTask, picture
+from panmodal.evaluation.task import Example, groups
 from panmodal.families import BlipHybrid
-from panmodal.playground import caption, make_scene, objects_named, one_changed, render
-from panmodal.playground.world import Scene, random_source
-
-if TYPE_CHECKING:
-    from panmodal.evaluation.tasks import Asked
+from panmodal.playground import caption, make_scene, objects_named, one_changed
+from panmodal.playground.world import random_source
 
 TOP = 16  # of the contrast, to be ranked again
-CAPTIONED = 32  # pictures at a time
 FEW = 3  # objects at most in a scene to be captioned
 
 
-def match(model: BlipHybrid, asked: Asked) -> tuple[int, dict[str, Any]]:
-    """Of every picture two texts to judge: its detailed caption, and the same with one attribute of one
-    object changed."""
-    right: dict[str, list[bool]] = defaultdict(list)
-    scenes = -(-asked.count // 2)
-    for seed in range(scenes):
-        scene = make_scene(seed, asked.split)
-        attribute, changed = one_changed(scene, random_source("near miss", asked.split, seed))
-        true, false = model.match(Image(render(scene)), [caption(scene), caption(changed)])
-        right["fits"].append(true > 0.5)
-        right[f"another_{attribute}"].append(false <= 0.5)
-        asked.progress(2 * (seed + 1), 2 * scenes)
-    every = [hit for hits in right.values() for hit in hits]
-    kinds = {kind: share(hits) for kind, hits in sorted(right.items())}
-    return len(every), {"accuracy": share(every), "by_kind": kinds}
+@dataclass(frozen=True)
+class Match(SceneTask):
+    """Of every picture two texts to judge: its detailed caption, and the same with one attribute of one object changed.
+    An answer is how likely the text fits."""
+
+    def examples(self, data: Path, split: str) -> list[Example]:
+        examples = []
+        for seed in range(-(-self.count // 2)):
+            scene = make_scene(seed, split)
+            attribute, changed = one_changed(scene, random_source("near miss", split, seed))
+            for kind, said in (("fits", scene), (f"another_{attribute}", changed)):
+                truth, about = said is scene, {"kind": kind}
+                examples.append(Example(f"{seed}/{kind}", (picture(scene), caption(said)), truth, about))
+        return examples
+
+    def ask(self, model: BlipHybrid, examples: Sequence[Example]) -> Iterator[float]:
+        for pair in groups(examples, 2):
+            yield from model.match(pair[0].messages[0].images[0], [one.messages[0].text for one in pair])
+
+    def mark(self, example: Example, answer: float) -> bool:
+        return (answer > 0.5) is example.truth
 
 
-def captions(model: BlipHybrid, asked: Asked) -> tuple[int, dict[str, Any]]:
+@dataclass(frozen=True)
+class SceneCaptions(SceneTask):
     """Scenes of up to three objects; a caption is right if it names every object with its colour and shape, and
     no other."""
-    right: dict[str, list[bool]] = defaultdict(list)
-    seed, done = 0, 0
-    while done < asked.count:
-        scenes: list[Scene] = []
-        while len(scenes) < min(CAPTIONED, asked.count - done):
-            scene = make_scene(seed, asked.split)
-            scenes += [scene] if len(scene.objects) <= FEW else []
-            seed += 1
-        said = model.caption_all([Image(render(scene)) for scene in scenes])
-        for scene, text in zip(scenes, said, strict=True):
-            there = Counter((thing.colour, thing.shape) for thing in scene.objects)
-            right[f"objects_{len(scene.objects)}"].append(objects_named(text) == there)
-        done += len(scenes)
-        asked.progress(done, asked.count)
-    kinds = {kind: share(hits) for kind, hits in sorted(right.items())}
-    return done, {"accuracy": sum(map(sum, right.values())) / done, "by_kind": kinds}
+
+    def examples(self, data: Path, split: str) -> list[Example]:
+        scenes = (make_scene(seed, split) for seed in count())
+        few = islice((scene for scene in scenes if len(scene.objects) <= FEW), self.count)
+        return [
+            Example(str(s.seed), (picture(s),), caption(s, "brief"), {"kind": f"objects_{len(s.objects)}"}) for s in few
+        ]
+
+    def ask(self, model: BlipHybrid, examples: Sequence[Example]) -> Iterator[str]:
+        for some in groups(examples, self.rows):
+            yield from model.caption_all([one.messages[0].images[0] for one in some])
+
+    def mark(self, example: Example, answer: str) -> bool:
+        return objects_named(answer) == objects_named(example.truth)
 
 
 def rerank(model: BlipHybrid, images: Sequence[Image], texts: Sequence[str], likeness: Tensor) -> tuple[Tensor, Tensor]:

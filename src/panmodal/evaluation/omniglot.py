@@ -29,6 +29,7 @@ class Omniglot(Task):
     """
 
     splits = ("all", *RUNS)
+    takes_shots = False
     kinds = (Conversational, Contrastive)
 
     def examples(self, data: Path, split: str) -> list[Example]:

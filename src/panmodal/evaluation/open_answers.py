@@ -1,4 +1,4 @@
-"""Benchmarks that are answered with a word or a few: VQAv2, OK-VQA, TextVQA, GQA and DocVQA."""
+"""Benchmarks that are answered with a word or a few: VQAv2, OK-VQA, TextVQA, GQA, DocVQA and ChartQA."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from panmodal.data.sample import Image
 from panmodal.evaluation.bootstrap import Score, named, tally
 from panmodal.evaluation.layouts import fields, found, maybe, read_json, within
-from panmodal.evaluation.short_answers import anls, exact, textvqa_accuracy, vqa_accuracy
+from panmodal.evaluation.short_answers import anls, exact, relaxed, textvqa_accuracy, vqa_accuracy
 from panmodal.evaluation.task import BRIEFLY, Answer, Example, Task, numbered
 
 
@@ -139,6 +139,27 @@ class DocVqa(OpenAnswers):
 
     def mark(self, example: Example, answer: str) -> float:
         return anls(answer, example.truth)
+
+
+class ChartQa(OpenAnswers):
+    """Questions about charts (Masry et al., 2022), by people and made by a model: `SPLIT/SPLIT_human.json` and
+    `SPLIT/SPLIT_augmented.json`, pictures in `SPLIT/png/`. Relaxed accuracy: a number may be 5 % off."""
+
+    splits = ("test", "val", "train")
+    KINDS = ("human", "augmented")
+
+    def examples(self, data: Path, split: str) -> list[Example]:
+        examples = []
+        for kind in self.KINDS:
+            path = found(data, f"{split}/{split}_{kind}.json")
+            for number, note in enumerate(read_json(path)):
+                image, question, label = fields(note, path, "imgname", "query", "label")
+                picture = path.parent / "png" / image
+                examples.append(example(f"{kind}/{number}", picture, question, str(label), kind=kind))
+        return examples
+
+    def mark(self, example: Example, answer: str) -> float:
+        return relaxed(answer.strip().removesuffix("."), example.truth)
 
 
 def _questions(path: Path | None) -> dict[str, str]:

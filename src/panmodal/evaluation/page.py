@@ -3,10 +3,12 @@ to look at. Whatever a model or a data set says is escaped."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from PIL import Image as Pil
 
@@ -23,13 +25,15 @@ table { border-collapse: collapse; margin-bottom: 20px } td, th { border-bottom:
   padding: 4px 14px 4px 0; text-align: left } td small { color: var(--faint) }
 svg { background: var(--card); border: 1px solid var(--line); border-radius: 10px; margin-bottom: 16px;
   max-width: 100% } svg text { font: 12px system-ui; fill: var(--ink) } .bar { fill: var(--chip) }
-.whisker { stroke: var(--ink); fill: none } .truth { color: var(--learned) }
+.whisker, .line { stroke: var(--ink); fill: none } .line { stroke-width: 2 } .thin { stroke-width: 1 }
+.grid { stroke: var(--line) } .truth { color: var(--learned) }
 .only-wrong article:not(.wrong) { display: none } article.wrong { border-color: var(--bad) }
 """
 SCRIPT = """
 document.getElementById("wrong").addEventListener("change", event =>
   document.body.classList.toggle("only-wrong", event.target.checked));
 """
+OF_SHOTS = ("shots", "retriever", "embedder", "examples")  # settings
 Named = tuple[str, Path, Result]  # how the result's model is called on the page, and where the result lies
 
 
@@ -68,6 +72,7 @@ def _named(results: Sequence[tuple[Path, Result]]) -> list[Named]:
     names = []
     for _, result in results:
         settings = [f"{n} shots" for n in [result.provenance.get("shots")] if n is not None]
+        settings += [str(r) for r in [result.provenance.get("retriever", "random")] if r != "random"]
         settings += [f"pictures {p}" for p in [result.provenance.get("pictures", "own")] if p != "own"]
         names.append(", ".join([str(result.model), *settings]))
     times = Counter((name, result.task, result.split) for name, (_, result) in zip(names, results, strict=True))
@@ -112,28 +117,52 @@ def _bars(task: str, rows: Sequence[Named]) -> str:
 
 
 def _curves(rows: Sequence[Named]) -> str:
-    """A line over the number of examples in the prompt for each model whose results differ by it alone"""
-    groups: dict[str, list[tuple[int, float]]] = defaultdict(list)
+    """A line over the number of examples in the prompt for each retriever, where results differ by these alone. Without
+    examples retrievers are the same."""
+    groups: dict[str, list[Result]] = defaultdict(list)
     for _, _, result in rows:
-        if (shots := result.provenance.get("shots")) is not None:
-            same = [result.provenance.get(name) for name in ("pictures", "retriever")]
-            name = ", ".join(map(str, [result.model, *same]))
-            groups[name].append((shots, result.metrics[headline(result)]))
-    lines = {name: sorted(points) for name, points in groups.items() if len({shots for shots, _ in points}) > 1}
+        if result.provenance.get("shots") is not None:
+            groups[_but_shots(result.provenance)].append(result)
+    lines: list[tuple[str, list[tuple[int, float, float, float]]]] = []
+    for some in groups.values():
+        for way in dict.fromkeys(str(r.provenance["retriever"]) for r in some if r.provenance["shots"]):
+            own = [r for r in some if not r.provenance["shots"] or r.provenance["retriever"] == way]
+            points = sorted((r.provenance["shots"], *_interval(r, headline(r))) for r in own)
+            if len({shots for shots, *_ in points}) > 1:
+                lines.append((f"{own[0].model}, {way}", points))
     if not lines:
         return ""
-    height, points = 220, [point for line in lines.values() for point in line]
-    most, top = max(shots for shots, _ in points), max(1.0, *(value for _, value in points))
+    points = [point for _, line in lines for point in line]
+    ticks = sorted({shots for shots, *_ in points})
+    top, height, below = max(1.0, *(high for *_, high in points)), 200, 24 + ROW * len(lines)
 
-    def place(shots: int, value: float) -> str:
-        return f"{40 + (WIDTH - 260) * shots / most:.1f} {height - 30 - (height - 50) * value / top:.1f}"
+    def place(shots: int, value: float) -> tuple[float, float]:
+        return 48 + (WIDTH - 72) * shots / ticks[-1], height - (height - 36) * value / top
 
-    drawn = [f'<text x="10" y="16">{top:.3g}</text><text x="10" y="{height - 8}">shots: 0 to {most}</text>']
-    for i, (name, line) in enumerate(lines.items()):
-        drawn.append(f'<path class="whisker" d="M{" L".join(place(*point) for point in line)}"/>')
-        x, y = place(*line[-1]).split()
-        drawn.append(f'<text x="{float(x) + 6}" y="{float(y) + 14 * (i % 2)}">{escape(name)}</text>')
-    return _drawing("".join(drawn), height)
+    drawn = [f'<text x="10" y="18">{escape(headline(rows[0][2]))} over examples in the prompt</text>']
+    for value in (0, top / 2, top):
+        _, y = place(0, value)
+        drawn.append(
+            f'<path class="grid" d="M48 {y:.1f}H{WIDTH - 24}"/><text x="10" y="{y + 4:.1f}">{value:.3g}</text>'
+        )
+    for shots in ticks:
+        x, _ = place(shots, 0)
+        drawn.append(f'<text x="{x:.1f}" y="{height + 18}" text-anchor="middle">{shots}</text>')
+    for number, (name, line) in enumerate(lines):
+        ends = [(place(shots, value), place(shots, low)[1], place(shots, high)[1]) for shots, value, low, high in line]
+        path = "M" + " L".join(f"{x:.1f} {y:.1f}" for (x, y), *_ in ends)
+        whiskers = "".join(f"M{x:.1f} {low:.1f}V{high:.1f}" for (x, _), low, high in ends)
+        y = height + 20 + ROW * (number + 1)
+        colour = f'style="stroke: hsl({137 * number % 360} 60% 50%)"'
+        drawn.append(f'<path class="line" {colour} d="{path}"/><path class="line thin" {colour} d="{whiskers}"/>')
+        drawn.append(f'<path class="line" {colour} d="M48 {y - 4}h24"/><text x="80" y="{y}">{escape(name)}</text>')
+    return _drawing("".join(drawn), height + below + 10)
+
+
+def _but_shots(made: Mapping[str, Any]) -> str:
+    """What a result depends on beside its examples"""
+    own = {name: value for name, value in made.items() if name not in OF_SHOTS}
+    return json.dumps({name: _but_shots(value) if name == "cot" else value for name, value in own.items()})
 
 
 def _interval(result: Result, metric: str) -> tuple[float, float, float]:
@@ -161,7 +190,7 @@ def _card(title: str, folder: Path, one: Answered) -> str:
     pictures = "".join(_picture(folder / place) for place in one.media)
     lines = [
         f"<b>{escape(one.question)}</b>",
-        escape(one.answer),
+        escape(one.said),
         f'<span class="truth">{escape(str(one.truth))}</span>',
     ]
     kind = ' class="wrong"' if one.wrong else ""

@@ -2,41 +2,73 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import islice
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from panmodal.data.sample import Conversation, Image, Message, Sample, assistant, user
-from panmodal.evaluation.metrics import exact_match, normalised, share
+from panmodal.evaluation.bootstrap import Score
+from panmodal.evaluation.metrics import normalised, share
 from panmodal.evaluation.multiple_choice import LETTER
-from panmodal.evaluation.scenes import SceneQuestions
+from panmodal.evaluation.scenes import SceneTask
 from panmodal.evaluation.shots import store_of
-from panmodal.evaluation.task import BRIEFLY, Example
-from panmodal.families import Conversational
+from panmodal.evaluation.task import BRIEFLY, Example, Task
 from panmodal.playground import make_scene, questions, render
 from panmodal.playground.programs import ANSWERS
 from panmodal.playground.steps import check
 from panmodal.prompting.examples import Examples
-from panmodal.prompting.reasoning import Reasoning, parted
+from panmodal.prompting.reasoning import MAX_TOKENS, Reader, Reasoning, Solution, parted
 
-if TYPE_CHECKING:
-    from panmodal.evaluation.tasks import Asked
-
-ROWS = 64  # questions asked at a time
 STORE = 240  # examples with rationales to choose from
 
 
-@dataclass(frozen=True)
 class Reasoner:
-    """A model that reasons before it answers, for who asks for nothing but answers: the final one, or "" for none."""
+    """A model that reasons before it answers, for who asks for nothing but answers: the final one, or "" for none.
+    `solutions` are those to what it was asked last."""
 
-    model: Any  # `Conversational`
-    cot: Reasoning
+    def __init__(self, model: Any, cot: Reasoning, read: Reader) -> None:
+        self.model, self.cot, self.read = model, cot, read
+        self.name, self.interleaved = model.name, model.interleaved
+        self.solutions: Iterator[Solution] = iter(())
 
     def reply_all(self, conversations: Sequence[Conversation], rows: int = 16, **_: Any) -> list[Message]:
-        return [assistant(found.answer or "") for found in self.cot.solve(self.model, conversations, rows)]
+        found = self.cot.solve(self.model, conversations, rows, self.read)
+        self.solutions = iter(found)
+        return [assistant(one.answer or "") for one in found]
+
+
+class Reasoned(Task):
+    """A benchmark asked with a chain of thought. An answer is the benchmark's own, the rationale before it, and, of
+    several samples, theirs as `votes`."""
+
+    def __init__(self, task: Task, cot: Reasoning, reader: Reader = parted) -> None:
+        self.task, self.cot, self.reader = task, cot, reader
+        self.splits, self.open_splits, self.takes_shots = task.splits, task.open_splits, False
+        self.first, self.rows, self.metric, self.max_tokens = task.first, task.rows, task.metric, MAX_TOKENS
+
+    def examples(self, data: Path, split: str) -> list[Example]:
+        return [unhurried(one) for one in self.task.examples(data, split)]
+
+    def ask(self, model: Any, examples: Sequence[Example]) -> Iterator[dict[str, Any]]:
+        reasoner = Reasoner(model, self.cot, self.reader)
+        for answer in self.task.ask(reasoner, examples):
+            found = next(reasoner.solutions)
+            votes = {"votes": found.votes} if self.cot.votes > 1 else {}
+            yield {"rationale": found.rationale, "answer": answer, **votes}
+
+    def mark(self, example: Example, answer: Mapping[str, Any]) -> float:
+        return self.task.mark(example, answer["answer"])
+
+    def marks(self, examples: Sequence[Example], answers: Mapping[str, Any]) -> list[float]:
+        return self.task.marks(examples, _final(answers))
+
+    def score(self, examples: Sequence[Example], answers: Mapping[str, Any]) -> Score:
+        return self.task.score(examples, _final(answers))
+
+
+def _final(answers: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: answer["answer"] for key, answer in answers.items()}
 
 
 def unhurried(example: Example) -> Example:
@@ -48,47 +80,43 @@ def unhurried(example: Example) -> Example:
     return replace(example, parts=tuple(parts))
 
 
-def reasoned(model: Conversational, asked: Asked, cot: Reasoning, scenes: SceneQuestions) -> tuple[int, dict[str, Any]]:
-    """Exact match of final answers to questions about scenes.
+class ReasonedScenes(Reasoned):
+    """Questions about scenes, and their rationales.
 
-    `unparsed` is to how many there was none, and `unparsed_votes` how many samples of several had none. Of the
+    `unparsed` is to how many there was no answer, and `unparsed_votes` how many samples of several had none. Of the
     sentences of rationales that are in the playground's words, `steps_right` is the share that is true of what is
     shown, `steps_right_if_answered` that in right answers, and `steps_unparsed` how many others there are. Of the right
     answers with steps `grounded` is the share whose steps all hold.
     """
-    if cot.way == "few-shot" and cot.examples is None:
-        cot = replace(cot, examples=_worked(asked.retriever, cot.trigger))
-    right: dict[str, list[bool]] = defaultdict(list)
-    steps: list[bool | None] = []
-    if_answered: list[list[bool | None]] = []  # those of each right answer
-    votes = {"unparsed": 0, "unparsed_votes": 0}
-    done, drawn = 0, scenes.drawn(asked.split)
-    while some := list(islice(drawn, ROWS)):
-        shown = [scenes.shown(scene) for scene, _ in some]
-        prompts = [
-            [user(*([Image(render(scene))] if scene else []), question.text)]
-            for scene, (_, question) in zip(shown, some, strict=True)
-        ]
-        for scene, (_, question), found in zip(shown, some, cot.solve(model, prompts, ROWS, read), strict=True):
-            hit = found.answer is not None and exact_match(found.answer, question.answer)
-            right[question.kind].append(hit)
-            votes["unparsed"] += found.answer is None
-            votes["unparsed_votes"] += found.unparsed
-            told = check(found.rationale, scene) if scene else []
+
+    def __init__(self, task: SceneTask, cot: Reasoning) -> None:
+        super().__init__(task, cot, read)
+        self.retriever = task.retriever
+
+    def ask(self, model: Any, examples: Sequence[Example]) -> Iterator[dict[str, Any]]:
+        if self.cot.way == "few-shot" and self.cot.examples is None:
+            self.cot = replace(self.cot, examples=_worked(self.retriever, self.cot.trigger))
+        return super().ask(model, examples)
+
+    def score(self, examples: Sequence[Example], answers: Mapping[str, Any]) -> Score:
+        scored = super().score(examples, answers)
+        steps: list[bool | None] = []
+        if_answered: list[list[bool | None]] = []  # those of each right answer
+        for one in examples:
+            shown, answer = one.about["shown"], answers[one.id]
+            told = check(answer["rationale"], shown) if shown else []
             steps += told
-            if hit and told:
+            if told and self.mark(one, answer):
                 if_answered.append(told)
-        done += len(some)
-        asked.progress(done, asked.count)
-    if cot.votes == 1:
-        del votes["unparsed_votes"]
-    every = [hit for hits in right.values() for hit in hits]
-    metrics = {"accuracy": share(every), "by_kind": {k: share(hits) for k, hits in right.items()}}
-    read_steps = [step for step in steps if step is not None]
-    if read_steps:
-        metrics |= {"steps_right": share(read_steps), "steps_unparsed": len(steps) - len(read_steps)}
-        metrics |= _of_right(if_answered)
-    return done, {**metrics, **votes}
+        read_steps = [step for step in steps if step is not None]
+        metrics = dict(scored.metrics)
+        if read_steps:
+            metrics |= {"steps_right": share(read_steps), "steps_unparsed": len(steps) - len(read_steps)}
+            metrics |= _of_right(if_answered)
+        metrics["unparsed"] = sum(not answers[one.id]["answer"] for one in examples)
+        if self.cot.votes > 1:
+            metrics["unparsed_votes"] = sum(answers[one.id]["votes"].count(None) for one in examples)
+        return replace(scored, metrics=metrics)
 
 
 def _of_right(steps: Sequence[Sequence[bool | None]]) -> dict[str, float]:

@@ -21,8 +21,7 @@ from panmodal.data.index import replacing_file
 from panmodal.data.media import Medium
 from panmodal.data.sample import Image, Part, Text, user
 from panmodal.errors import InputError
-from panmodal.evaluation.mitigation import Mitigated
-from panmodal.evaluation.task import ROWS, Example, Task
+from panmodal.evaluation.task import Example, Task
 from panmodal.families import Conversational, Family
 from panmodal.generate import Sampling
 
@@ -46,25 +45,31 @@ class Report:
 
 @dataclass(frozen=True)
 class Answered:
-    """An example and a model's answer to it. `media` are paths, from the result's folder if they are not absolute;
-    `score` is what the answer counts: whether it is right, or a share, or, of captions, CIDEr."""
+    """An example and a model's answer to it, a text or JSON (`Task`). `media` are paths, from the result's folder if
+    they are not absolute; `score` is what the answer counts: whether it is right, a share, or, of captions, CIDEr."""
 
     id: str
     question: str
     media: list[str]
     truth: Any
-    answer: str
+    answer: Any
     score: bool | float
 
     @property
     def wrong(self) -> bool:
         return self.score < 0.5
 
+    @property
+    def said(self) -> str:
+        """The answer for people, of JSON a line for each name"""
+        if isinstance(self.answer, Mapping):
+            return "\n".join(f"{name}: {_said(value)}" for name, value in self.answer.items())
+        return _said(self.answer)
+
 
 @dataclass(frozen=True)
 class Result(Report):
-    """A report, how it was made, and the answers it is made of, of the playground's tasks that do not ask questions
-    none; `metric` is what their scores are of."""
+    """A report, how it was made, and the answers it is made of; `metric` is what their scores are of."""
 
     metric: str = ""
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -79,12 +84,9 @@ RESULT = TypeAdapter(Result)
 
 
 def provenance(
-    model: Any, task: str, split: str, settings: Mapping[str, Any], benchmark: Task | None, examples: Sequence[Example]
+    model: Any, task: str, split: str, settings: Mapping[str, Any], benchmark: Task, examples: Sequence[Example]
 ) -> dict[str, Any]:
     """All that a result depends on: the model, its preprocessing and template, what is asked and how, and versions."""
-    if isinstance(model, Mitigated):
-        settings = {**settings, "mitigation": model.to_json()}
-        return provenance(model.model, task, split, settings, benchmark, examples)
     told: dict[str, Any] = {"model": {"name": model.name}}
     if isinstance(model, Family):
         told["model"] |= {
@@ -95,11 +97,9 @@ def provenance(
         told |= {"preprocessing": model.checkpoint.image_processor, "chat_template": model.checkpoint.chat_template}
     else:
         told["model"] |= {"base_url": getattr(model, "base_url", None)}
-    told |= {"task": task, "split": split, **settings}
-    if benchmark is not None:
-        if isinstance(model, Conversational):
-            told["decoding"] = {**asdict(Sampling(max_tokens=benchmark.max_tokens)), "first": benchmark.first}
-        told["data"] = digest(examples)
+    told |= {"task": task, "split": split, **settings, "data": digest(examples)}
+    if isinstance(model, Conversational):
+        told["decoding"] = {**asdict(Sampling(max_tokens=benchmark.max_tokens)), "first": benchmark.first}
     versions = {"panmodal": panmodal.__version__, "torch": torch.__version__, "python": platform.python_version()}
     return dict(json.loads(json.dumps({**told, "versions": versions})))
 
@@ -130,8 +130,8 @@ class Record:
     """Where the answers to a task are kept, and its result. Raises InputError if the folder has answers or a result
     that came about in another way."""
 
-    def __init__(self, folder: Path, task: str, made: dict[str, Any]) -> None:
-        self.folder, self.made, self.header = folder, made, _line({"provenance": made})
+    def __init__(self, folder: Path, task: str, made: dict[str, Any], rows: int) -> None:
+        self.folder, self.made, self.rows, self.header = folder, made, rows, _line({"provenance": made})
         name = task.replace("/", "-")
         self.lines, self.file = folder / f"{name}.jsonl", folder / f"{name}.json"
         try:
@@ -142,7 +142,7 @@ class Record:
         if self.result:
             self._check(self.file, self.result.provenance)
 
-    def answers(self, examples: Sequence[Example], ask: Callable[[Sequence[Example]], Iterator[str]]) -> Iterator[str]:
+    def answers(self, examples: Sequence[Example], ask: Callable[[Sequence[Example]], Iterator[Any]]) -> Iterator[Any]:
         """The answers to all examples: those that are kept, and the others as they are asked for, each written down
         before it is told. Questions that were asked together are asked together again, so that an evaluation that was
         stopped ends with the answers of one that was not."""
@@ -150,12 +150,12 @@ class Record:
         yield from known
         rest = examples[len(known) :]
         with self.lines.open("ab") as out:
-            for one, text in zip(rest, ask(rest) if rest else (), strict=True):
-                out.write(_line({"id": one.id, "answer": text}))
+            for one, answer in zip(rest, ask(rest) if rest else (), strict=True):
+                out.write(_line({"id": one.id, "answer": answer}))
                 out.flush()
-                yield text
+                yield answer
 
-    def _known(self, examples: Sequence[Example]) -> list[str]:
+    def _known(self, examples: Sequence[Example]) -> list[Any]:
         """The answers that the file has; it is cut off after them"""
         content = self.lines.read_bytes() if self.lines.exists() else b""
         header, *rows = content.splitlines(keepends=True) or [b""]
@@ -165,15 +165,15 @@ class Record:
         rows = [row for row in rows if row.endswith(b"\n")]
         try:
             made, told = json.loads(header)["provenance"], [json.loads(row) for row in rows]
-            pairs = [(str(one["id"]), str(one["answer"])) for one in told]
+            pairs = [(str(one["id"]), one["answer"]) for one in told]
         except (ValueError, KeyError, TypeError):
             raise InputError(f"{self.lines} has something else than answers; move it, or name another --out") from None
         self._check(self.lines, made)
         if [key for key, _ in pairs] != [one.id for one in examples[: len(pairs)]]:
             raise InputError(f"{self.lines} has answers to other questions; move it, or name another --out")
-        count = len(pairs) if len(pairs) == len(examples) else len(pairs) - len(pairs) % ROWS
+        count = len(pairs) if len(pairs) == len(examples) else len(pairs) - len(pairs) % self.rows
         os.truncate(self.lines, len(header) + sum(map(len, rows[:count])))
-        return [text for _, text in pairs[:count]]
+        return [answer for _, answer in pairs[:count]]
 
     def _check(self, file: Path, made: Mapping[str, Any]) -> None:
         if made != self.made:
@@ -182,36 +182,30 @@ class Record:
                 f"{file} was made with {where} {_short(old)}, and this would be with {_short(new)}; name another --out"
             )
 
-    def write(
-        self, report: Report, benchmark: Task | None, examples: Sequence[Example], told: Mapping[str, str]
-    ) -> None:
+    def write(self, report: Report, benchmark: Task, examples: Sequence[Example], told: Mapping[str, Any]) -> None:
         """Writes the result: whole, or not at all."""
         answers: list[Answered] = []
-        metric = ""
-        if benchmark is not None:
-            metric = benchmark.metric
-            for one, mark in zip(examples, benchmark.marks(examples, told), strict=True):
-                parts = user(*one.parts).parts
-                question = "\n".join(part.text for part in parts if isinstance(part, Text))
-                media = [part for part in parts if isinstance(part, Medium)]
-                places = [place for i, medium in enumerate(media) if (place := self._place(medium, one, i))]
-                score = mark if isinstance(mark, bool) else float(mark)
-                answers.append(Answered(one.id, question, places, one.truth, told[one.id], score))
-        result = Result(**vars(report), metric=metric, provenance=self.made, answers=answers)
+        for one, mark in zip(examples, benchmark.marks(examples, told), strict=True):
+            parts = user(*one.parts).parts
+            question = "\n".join(part.text for part in parts if isinstance(part, Text))
+            places = [place for part in parts if isinstance(part, Medium) and (place := self._place(part))]
+            score = mark if isinstance(mark, bool) else float(mark)
+            answers.append(Answered(one.id, question, places, one.truth, told[one.id], score))
+        result = Result(**vars(report), metric=benchmark.metric, provenance=self.made, answers=answers)
         replace_file(self.file, json.dumps(asdict(result), indent=1).encode() + b"\n")
 
-    def _place(self, medium: Medium, example: Example, number: int) -> str | None:
+    def _place(self, medium: Medium) -> str | None:
         """Where a medium lies; a picture that has no file gets one"""
         if path := _path(medium):
             return str(path.absolute())
         if not isinstance(medium, Image):
             return None
-        known = hashlib.sha256(json.dumps([self.made["data"], example.id, number]).encode()).hexdigest()[:32]
-        place = self.folder / "pictures" / f"{known}.png"
+        seen = copy(medium)  # of which what is decoded is not kept
+        place = self.folder / "pictures" / f"{seen.key[:32]}.png"
         if not place.exists():
             place.parent.mkdir(exist_ok=True)
             with replacing_file(place) as fresh:
-                copy(medium).pixels.save(fresh, "PNG")
+                seen.pixels.save(fresh, "PNG")
         return f"pictures/{place.name}"
 
 
@@ -253,6 +247,12 @@ def replace_file(file: Path, content: bytes) -> None:
 
 def _line(content: Any) -> bytes:
     return json.dumps(content).encode() + b"\n"
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_said, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _differences(old: Any, new: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:

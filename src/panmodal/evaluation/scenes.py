@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from PIL import Image as Pil
 
@@ -14,22 +15,51 @@ from panmodal.data.sample import Said
 from panmodal.evaluation.bootstrap import Score, tally
 from panmodal.evaluation.metrics import exact_match
 from panmodal.evaluation.task import Example, Made, Task
-from panmodal.playground import SPLITS, Question, make_scene, questions, render
+from panmodal.playground import KINDS, Question, make_scene, questions, render
 from panmodal.playground.world import Scene
 
 
 @dataclass(frozen=True)
-class SceneQuestions(Task):
-    """Exact match on questions about scenes, every one of `question_kinds` equally often. `pictures` are as in `Asked`.
+class SceneTask(Task):
+    """A task of the playground: it makes its `count` examples itself. `pictures` other than the question's "own" show
+    what an answer owes to them: "swapped" for another scene's, or among the examples, or "none". `shots` is the number
+    of examples in a prompt, for tasks that have any, and `retriever` says which (`Examples`)."""
+
+    count: int = 0
+    pictures: str = "own"
+    shots: int | None = None
+    retriever: str = "random"
+
+    splits = ("test", "held-out", "train")
+    takes_shots = False
+
+    def score(self, examples: Sequence[Example], answers: Mapping[str, Any]) -> Score:
+        """The mean of the marks, of all and of each kind, where examples have kinds"""
+        marks = self.marks(examples, answers)
+        scored = tally([{self.metric: mark} for mark in marks])
+        found: dict[str, list[float]] = defaultdict(list)
+        for example, mark in zip(examples, marks, strict=True):
+            if kind := example.about.get("kind"):
+                found[kind].append(mark)
+        by_kind = {kind: fmean(some) for kind, some in sorted(found.items())}
+        return Score(scored.metrics | ({"by_kind": by_kind} if found else {}), scored.intervals, None)
+
+
+def picture(scene: Scene) -> Made:
+    """A scene's picture, rendered when it is looked at"""
+    return Made(lambda: Pil.fromarray(render(scene)))
+
+
+@dataclass(frozen=True)
+class SceneQuestions(SceneTask):
+    """Exact match on questions about scenes, every one of `question_kinds` equally often.
 
     `question_only` is what one reaches who always gives a kind's most common answer.
     """
 
-    question_kinds: tuple[str, ...]
-    count: int = 0
-    pictures: str = "own"
+    question_kinds: tuple[str, ...] = tuple(KINDS)
 
-    splits = SPLITS
+    takes_shots = True
     max_tokens = 64
 
     def examples(self, data: Path, split: str) -> list[Example]:
@@ -53,29 +83,26 @@ class SceneQuestions(Task):
 
     def _example(self, scene: Scene, question: Question) -> Example:
         parts = asked(scene, self.pictures, question.text)
-        return Example(str(scene.seed), parts, question.answer, {"kind": question.kind})
+        return Example(str(scene.seed), parts, question.answer, {"kind": question.kind, "shown": self.shown(scene)})
 
-    def score(self, examples: Sequence[Example], answers: Mapping[str, str]) -> Score:
-        right: dict[str, list[float]] = defaultdict(list)
+    def score(self, examples: Sequence[Example], answers: Mapping[str, Any]) -> Score:
         truths: dict[str, Counter[str]] = defaultdict(Counter)
-        for example, mark in zip(examples, self.marks(examples, answers), strict=True):
-            right[example.about["kind"]].append(mark)
+        for example in examples:
             truths[example.about["kind"]][example.truth] += 1
-        scored = tally([{"accuracy": mark} for marks in right.values() for mark in marks])
-        by_kind = {kind: fmean(right[kind]) for kind in self.question_kinds if kind in right}
         common = sum(max(counts.values()) for counts in truths.values()) / len(examples)
-        return Score({**scored.metrics, "by_kind": by_kind, "question_only": common}, scored.intervals, None)
+        scored = super().score(examples, answers)
+        return replace(scored, metrics={**scored.metrics, "question_only": common})
 
     def mark(self, example: Example, answer: str) -> bool:
         return exact_match(answer, example.truth)
 
 
 def shown(scene: Scene, pictures: str) -> Scene | None:
-    """What is seen when a scene is asked about; `pictures` are as in `Asked`"""
+    """What is seen when a scene is asked about; `pictures` are as in `SceneTask`"""
     return {"own": scene, "swapped": make_scene(scene.seed + 1, scene.split), "none": None}[pictures]
 
 
 def asked(scene: Scene, pictures: str, text: str) -> tuple[Said, ...]:
     """A question about a scene, after its picture, if it is seen"""
     seen = shown(scene, pictures)
-    return (Made(lambda: Pil.fromarray(render(seen))), text) if seen else (text,)
+    return (picture(seen), text) if seen else (text,)

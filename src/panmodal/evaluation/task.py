@@ -13,12 +13,12 @@ from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from PIL import Image as Pil
 
 from panmodal.data.media import Medium
-from panmodal.data.sample import Image, Message, Said, user
+from panmodal.data.sample import Conversation, Image, Message, Said, user
 from panmodal.errors import InputError
 from panmodal.evaluation.bootstrap import Score
 from panmodal.evaluation.layouts import TABLES, read_records, read_table
@@ -27,6 +27,7 @@ from panmodal.prompting.reasoning import ask_first
 
 ROWS = 32  # answered at a time
 BRIEFLY = "Answer the question using a single word or phrase."  # as LLaVA asks for short answers
+T = TypeVar("T")
 Progress = Callable[[int, int], None]  # examples done, of how many
 
 
@@ -70,29 +71,34 @@ class Made(Image):
 class Task(ABC):
     """A benchmark. Of `splits` the first is the usual one, and there are others if `open_splits`. `first` is asked of
     the pictures before the question, and the model's answer kept. `fields` are the pairs of names under which files of
-    answers have a question's id and its answer, LLaVA's and the official ones. `metric` is what `marks` tell of."""
+    answers have a question's id and its answer, LLaVA's and the official ones. `metric` is what `marks` tell of.
+    `rows` examples are answered together. Where `takes_shots`, solved examples may stand before a question.
+
+    An answer is what a model gave, a text, or, where it gives something else or more, JSON, as ranks by name."""
 
     splits: tuple[str, ...] = ("test",)
     fields: ClassVar[tuple[tuple[str, str], ...]] = (("question_id", "text"), ("question_id", "answer"))
     kinds: ClassVar[tuple[type[Any], ...]] = (Conversational,)
-    open_splits: ClassVar[bool] = False
-    first: ClassVar[str] = ""
-    max_tokens: ClassVar[int] = 16
-    metric: ClassVar[str] = "accuracy"
+    open_splits: bool = False
+    takes_shots: bool = True
+    first: str = ""
+    max_tokens: int = 16
+    rows: int = ROWS
+    metric: str = "accuracy"
 
     @abstractmethod
     def examples(self, data: Path, split: str) -> Sequence[Example]:
         """A split from the data set's folder. Raises InputError for what is not there or malformed."""
 
     @abstractmethod
-    def score(self, examples: Sequence[Example], answers: Mapping[str, str]) -> Score:
+    def score(self, examples: Sequence[Example], answers: Mapping[str, Any]) -> Score:
         """The metrics of the answers to all examples, by their ids."""
 
     @abstractmethod
-    def mark(self, example: Example, answer: str) -> float:
+    def mark(self, example: Example, answer: Any) -> float:
         """What an answer counts by itself: whether it is right, or a share of it."""
 
-    def marks(self, examples: Sequence[Example], answers: Mapping[str, str]) -> list[float]:
+    def marks(self, examples: Sequence[Example], answers: Mapping[str, Any]) -> list[float]:
         """What each answer counts, for benchmarks that weigh it among the others."""
         return [self.mark(one, answers[one.id]) for one in examples]
 
@@ -129,17 +135,28 @@ class Task(ABC):
         """The id of the example that each answers; None of those that are to be left out."""
         return [answer.id for answer in answers]
 
-    def ask(self, model: Any, examples: Sequence[Example]) -> Iterator[str]:
-        """A model's answers as they come, `ROWS` at a time. Raises InputError for questions that are not known, which
-        scoring can do without."""
-        mute = [one.id for one in examples if all(isinstance(part, Medium) for part in one.parts)]
-        if mute:
-            raise InputError(f"of {len(mute):,} questions it is not known what is asked, the first is {mute[0]!r}")
-        for start in range(0, len(examples), ROWS):
-            asked = [one.messages for one in examples[start : start + ROWS]]
+    def ask(self, model: Any, examples: Sequence[Example]) -> Iterator[Any]:
+        """A model's answers as they come, `rows` at a time."""
+        for some in groups(examples, self.rows):
+            asked = self.prompts(model, some)
             if self.first:
-                asked = ask_first(model, asked, self.first, ROWS, max_tokens=self.max_tokens)
-            yield from (reply.text for reply in model.reply_all(asked, rows=ROWS, max_tokens=self.max_tokens))
+                asked = ask_first(model, asked, self.first, self.rows, max_tokens=self.max_tokens)
+            yield from (reply.text for reply in model.reply_all(asked, rows=self.rows, max_tokens=self.max_tokens))
+
+    def prompts(self, model: Any, examples: Sequence[Example]) -> list[Conversation]:
+        """What a model that converses is asked. Raises InputError for questions that are not known, which scoring can
+        do without."""
+        for one in examples:
+            if all(isinstance(part, Medium) for part in one.parts):
+                raise InputError(
+                    f"what is asked by question {one.id!r} is not known; its data set's questions are missing"
+                )
+        return [one.messages for one in examples]
+
+
+def groups(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """As many of the items as `size` at a time"""
+    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def matched(pairs: Sequence[tuple[str, str]], examples: Sequence[Example], path: Path) -> dict[str, str]:

@@ -258,6 +258,7 @@ class NlvrTask(Task):
     splits = ("test", "dev", "hidden", "train")
     open_splits = True
     first = LOOK
+    takes_shots = False
     max_tokens = 256
 
     def examples(self, data: Path, split: str) -> list[Example]:

@@ -19,7 +19,7 @@ from panmodal.checkpoints.names import Names
 from panmodal.data.media import Medium, plural
 from panmodal.data.noise import all_in_noise
 from panmodal.data.processor import Encoded, pad_rows
-from panmodal.data.sample import Conversation, Image, Message, as_conversation, assistant
+from panmodal.data.sample import Batch, Conversation, Image, Message, as_conversation, assistant
 from panmodal.data.template import PLAIN
 from panmodal.data.tiles import Size
 from panmodal.data.tokens import THINKING, Tokenizer
@@ -151,11 +151,43 @@ class Chat(Family[M]):
         if sampling.contrast:
             noisy = [all_in_noise(conversation, sampling.noise) for conversation in said]
             encoded = [*encoded, *(self.processor.encode(one, reply=True) for one in noisy)]
-        batch = pad_rows([e.ids for e in encoded], self.processor.tokenizer.pad_id, left=True).to(self.device)
+        heads = [] if sampling.contrast else self._heads(encoded)
+        if len(set(heads)) < len(heads):
+            return self._after(heads, encoded, sampling)
+        batch = self._padded([e.ids for e in encoded])
         with torch.inference_mode():
             shown = [one for e in encoded for one in e.shown]
             x, source = self.vectors(batch.ids, self._look(shown)), self.source(batch.ids, shown)
         return generate(self.language, batch.ids[: len(said)], x, sampling, self._ends, batch.pad, source=source)
+
+    def _heads(self, encoded: Sequence[Encoded]) -> list[tuple[Hashable, ...]]:
+        """Prompts up to their last picture; none where one has no picture, or where they are not to be parted: tokens
+        look at a source, or no further than a window."""
+        whole = type(self).source is not Chat.source or not isinstance(self.language, LanguageModel)
+        if whole or self.language.body.config.window or not all(e.media for e in encoded):
+            return []
+        return [tuple(self._keys(e)[: self._firsts(e)[-1] + e.vectors[-1]]) for e in encoded]
+
+    def _after(
+        self, heads: Sequence[tuple[Hashable, ...]], encoded: Sequence[Encoded], sampling: Sampling
+    ) -> Iterator[Tensor]:
+        """The same of prompts of which several begin alike: every head is gone through once."""
+        different = dict(zip(heads, encoded, strict=True))
+        rows = torch.tensor([list(different).index(head) for head in heads], device=self.device)
+        begun = self._padded([e.ids[: len(head)] for head, e in different.items()])
+        rest = self._padded([e.ids[len(head) :] for head, e in zip(heads, encoded, strict=True)])
+        ids = torch.cat([begun.ids[rows], rest.ids], dim=1)
+        pad = torch.cat([begun.real[rows], rest.real], dim=1)
+        with torch.inference_mode():
+            cache = self.language.make_cache(len(different), ids.shape[1] + sampling.max_tokens)
+            seen = self._look([one for e in different.values() for one in e.shown])
+            self.language.decode(self.vectors(begun.ids, seen), begun.pad, cache)
+            cache.select(rows)
+            x = self.vectors(rest.ids, None)
+        return generate(self.language, ids, x, sampling, self._ends, None if pad.all() else pad, cache)
+
+    def _padded(self, rows: Sequence[Sequence[int]]) -> Batch:
+        return pad_rows(rows, self.processor.tokenizer.pad_id, left=True).to(self.device)
 
     def quicken(self) -> Self:
         """Makes a float32 model on a CPU answer quicker, from further copies of its weights; see `QuickLinear` for

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from copy import copy
 from functools import cached_property
 from random import Random
 from typing import Any
@@ -163,4 +164,6 @@ def _thumbs(sample: Sample) -> list[NDArray[np.int16]]:
 
 def _fresh(image: Image) -> Image:
     """The same, of which the pixels are not kept"""
-    return Image(image.source)
+    fresh = copy(image)
+    vars(fresh).pop("pixels", None)
+    return fresh

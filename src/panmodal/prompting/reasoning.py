@@ -55,23 +55,24 @@ def parted(text: str) -> tuple[str, str | None]:
 
 @dataclass(frozen=True)
 class Solution:
-    """An answer, or None, and the rationale before it. Of samples that voted the rationale is that of the first with
-    the answer; `unparsed` is in how many there was none."""
+    """An answer, or None, and the rationale before it: of samples that voted, that of the first with the answer.
+    `votes` are the samples' answers."""
 
     rationale: str
     answer: str | None
-    unparsed: int
+    votes: tuple[str | None, ...]
 
 
 def vote(told: Sequence[tuple[str, str | None]]) -> Solution:
     """Of rationales and answers the answer that comes most often, whatever its case; of several the one first seen
     (self-consistency, Wang et al., 2023)."""
-    counts = Counter(answer.lower() for _, answer in told if answer is not None)
+    votes = tuple(answer for _, answer in told)
+    counts = Counter(answer.lower() for answer in votes if answer is not None)
     if not counts:
-        return Solution(told[0][0], None, len(told))
+        return Solution(told[0][0], None, votes)
     best = max(counts, key=lambda answer: counts[answer])
     rationale, answer = next((r, a) for r, a in told if a is not None and a.lower() == best)
-    return Solution(rationale, answer, len(told) - counts.total())
+    return Solution(rationale, answer, votes)
 
 
 @dataclass(frozen=True)
