@@ -58,6 +58,20 @@ def test_a_row_ends_at_its_end_token(model):
     assert len(list(out[0])) <= 12
 
 
+@pytest.mark.parametrize("options", [{}, {"temperature": 1.0, "seed": 4}, {"repetition_penalty": 1.3}])
+def test_rows_that_have_ended_cost_nothing(model, options, monkeypatch):
+    ids, read = prompt(4), []
+    free = run(model, ids, max_tokens=12, **options).tolist()
+    ends = [free[1][2], free[3][5]]
+    decode = LanguageModel.decode
+    monkeypatch.setattr(LanguageModel, "decode", lambda self, x, *given: read.append(len(x)) or decode(self, x, *given))
+    out = run(model, ids, ends=ends, max_tokens=12, **options).tolist()
+    for said, whole in zip(out, free, strict=True):
+        stop = next((i + 1 for i, token in enumerate(whole) if token in ends), 12)
+        assert said == (whole[:stop] + [ENDED] * (12 - stop))[: len(said)]
+    assert read == sorted(read, reverse=True) and 0 < min(read) < 4
+
+
 def test_a_seed_repeats_and_another_does_not(model):
     draw = lambda seed: run(model, prompt(), max_tokens=20, temperature=1.5, seed=seed).tolist()  # noqa: E731
     assert draw(1) == draw(1)

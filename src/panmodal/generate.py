@@ -110,12 +110,18 @@ def generate(
     chooser = _Chooser(sampling, ids)
     stops = torch.tensor(list(ends), dtype=torch.long, device=ids.device)
     ended = torch.zeros(rows, dtype=torch.bool, device=ids.device)
+    kept = torch.arange(rows, device=ids.device)
     for step in range(sampling.max_tokens):
         chosen = chooser(logits)
-        yield chosen.masked_fill(ended, ENDED)
+        yield ids.new_full((rows,), ENDED).index_copy(0, kept, chosen.masked_fill(ended, ENDED))
         ended |= torch.isin(chosen, stops)
         if step + 1 == sampling.max_tokens or bool(ended.all()):
             return
+        if 2 * int(ended.sum()) >= len(ended):  # they cost as much as those that go on
+            going = (~ended).nonzero().flatten()
+            kept, chosen, ended = kept[going], chosen[going], ended[going]
+            steps.select(going)
+            chooser.select(going)
         logits = steps.logits(language.embed.words(chosen[:, None]))
 
 
@@ -191,6 +197,10 @@ class _Chooser:
         if s.repetition_penalty != 1.0:
             self.seen = torch.cat([self.seen, chosen[:, None]], dim=1)
         return chosen
+
+    def select(self, rows: Tensor) -> None:
+        self.seen = self.seen[rows]
+        self.sources = [self.sources[row] for row in rows.tolist()]
 
 
 def penalise(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
