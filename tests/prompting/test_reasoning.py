@@ -50,9 +50,9 @@ def test_the_final_answer(text, rationale, answer):
 
 def test_votes():
     found = vote([("a", "Two"), ("b", None), ("c", "3"), ("d", "two"), ("e", None)])
-    assert (found.rationale, found.answer, found.unparsed) == ("a", "Two", 2)
+    assert (found.rationale, found.answer, found.votes) == ("a", "Two", ("Two", None, "3", "two", None))
     assert vote([("a", "3"), ("b", "2"), ("c", "2"), ("d", "3")]).answer == "3"  # first seen
-    assert vote([("a", None), ("b", None)]).answer is None and vote([("a", None)]).unparsed == 1
+    assert vote([("a", None), ("b", None)]).answer is None and vote([("a", None)]).votes == (None,)
 
 
 def test_a_chain_has_as_many_steps_as_prompts_or_as_the_model_says():
@@ -115,7 +115,7 @@ def test_samples_vote():
     words = iter(["2", "3", "", "3", "2"])
     model = Told(lambda _: next(words))
     (found,) = Reasoning("thoughts", votes=5).solve(model, [ASKED])
-    assert found.answer == "2" and found.unparsed == 1
+    assert found.answer == "2" and found.votes == ("2", "3", None, "3", "2")
     assert [o["seed"] for o in model.options] == [0, 1, 2, 3, 4] and all(o["temperature"] > 0 for o in model.options)
 
 
