@@ -162,9 +162,10 @@ class Chat(Family[M]):
 
     def _heads(self, encoded: Sequence[Encoded]) -> list[tuple[Hashable, ...]]:
         """Prompts up to their last picture; none where one has no picture, or where they are not to be parted: tokens
-        look at a source, or no further than a window."""
-        whole = type(self).source is not Chat.source or not isinstance(self.language, LanguageModel)
-        if whole or self.language.body.config.window or not all(e.media for e in encoded):
+        look at a source, or no further than a window, or who knows where (a language model of `transformers`)."""
+        body = getattr(self.language, "body", None)
+        whole = type(self).source is not Chat.source or body is None or body.config.window
+        if whole or not all(e.media for e in encoded):
             return []
         return [tuple(self._keys(e)[: self._firsts(e)[-1] + e.vectors[-1]]) for e in encoded]
 
