@@ -13,7 +13,7 @@ from panmodal.playground.steps import check
 from panmodal.playground.working import worked
 from panmodal.training.run import SOURCES
 
-SCENES = 200
+SCENES = 600  # a tenth of which have a path
 
 
 def test_steps_hold_and_questions_alone_tell_little():
