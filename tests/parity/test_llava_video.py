@@ -121,8 +121,8 @@ def test_logits_and_generation(pair, pictures):
 
 def test_a_second_question_about_a_video_costs_the_question_alone(pair, monkeypatch):
     family, _, _ = pair
-    seen, encode = [], family.encode_videos
-    monkeypatch.setattr(family, "encode_videos", lambda videos: seen.append(len(videos)) or encode(videos))
+    seen, encode = [], family.encode_others
+    monkeypatch.setattr(family, "encode_others", lambda kind, media: seen.append(len(media)) or encode(kind, media))
     family.forget()
     first = family.reply([pm.user(clip(), "what?")], max_tokens=8)
     second = [pm.user(clip(), "what?"), first, pm.user(pm.Image(clip().source[0]), "and this?")]
