@@ -21,12 +21,16 @@ SHOWN = 40  # right answers of a result, and as many wrong ones
 SIDE = 288  # pixels of a picture at most
 WIDTH, ROW = 640, 26  # of drawings
 OWN_STYLE = """
-table { border-collapse: collapse; margin-bottom: 20px } td, th { border-bottom: 1px solid var(--line);
-  padding: 4px 14px 4px 0; text-align: left } td small { color: var(--faint) }
+table { border-collapse: collapse; margin-bottom: 20px; display: block; overflow-x: auto }
+td, th { border-bottom: 1px solid var(--line); padding: 4px 14px 4px 0; text-align: left }
+td small { color: var(--faint) }
 svg { background: var(--card); border: 1px solid var(--line); border-radius: 10px; margin-bottom: 16px;
-  max-width: 100% } svg text { font: 12px system-ui; fill: var(--ink) } .bar { fill: var(--chip) }
+  max-width: 100%; height: auto } svg text { font: 12px system-ui; fill: var(--ink) } .bar { fill: var(--chip) }
 .whisker, .line { stroke: var(--ink); fill: none } .line { stroke-width: 2 } .thin { stroke-width: 1 }
 .grid { stroke: var(--line) } .truth { color: var(--learned) }
+main { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 500px), 1fr)); gap: 16px }
+main article { margin: 0 } main img, main img:only-child { width: 144px } main .text { min-width: 200px }
+main b { background: none; color: inherit; font-weight: 600 } .text small { color: var(--faint) }
 .only-wrong article:not(.wrong) { display: none } article.wrong { border-color: var(--bad) }
 """
 SCRIPT = """
@@ -53,7 +57,9 @@ def page(results: Sequence[tuple[Path, Result]]) -> str:
 {_table(rows, tasks)}
 {drawn}
 <p><label><input type="checkbox" id="wrong"> wrong only</label></p>
+<main>
 {cards}
+</main>
 <script>{SCRIPT}</script></body></html>
 """
 
@@ -190,8 +196,8 @@ def _card(title: str, folder: Path, one: Answered) -> str:
     pictures = "".join(_picture(folder / place) for place in one.media)
     lines = [
         f"<b>{escape(one.question)}</b>",
-        escape(one.said),
-        f'<span class="truth">{escape(str(one.truth))}</span>',
+        f"<small>said</small> {escape(one.said)}",
+        f'<small>true</small> <span class="truth">{escape(str(one.truth))}</span>',
     ]
     kind = ' class="wrong"' if one.wrong else ""
     said = "\n".join(lines)
