@@ -115,9 +115,10 @@ def generate(
         chosen = chooser(logits)
         yield ids.new_full((rows,), ENDED).index_copy(0, kept, chosen.masked_fill(ended, ENDED))
         ended |= torch.isin(chosen, stops)
-        if step + 1 == sampling.max_tokens or bool(ended.all()):
+        over = int(ended.sum())
+        if step + 1 == sampling.max_tokens or over == len(ended):
             return
-        if 2 * int(ended.sum()) >= len(ended):  # they cost as much as those that go on
+        if 2 * over >= len(ended):  # they cost as much as those that go on
             going = (~ended).nonzero().flatten()
             kept, chosen, ended = kept[going], chosen[going], ended[going]
             steps.select(going)

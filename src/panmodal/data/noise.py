@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import torch
-from PIL import Image as Pil
 from torch import Tensor
 
-from panmodal.data.sample import Conversation, Image, Message
+from panmodal.data.sample import Conversation, Guise, Image, Message
 from panmodal.errors import InputError
 
 STEPS = 1000  # of diffusion
@@ -17,16 +16,12 @@ BETAS = (1e-5, 5e-3)  # the variance that the first step and the last add, and b
 SEED = 0
 
 
-class Noisy(Image):
+class Noisy(Guise):
     """A picture, seen through `noise` steps of diffusion."""
 
     def __init__(self, image: Image, noise: int) -> None:
-        super().__init__(image.source, image.detail)
-        self.image, self.noise = image, noise
-
-    @cached_property
-    def pixels(self) -> Pil.Image:
-        return self.image.pixels
+        super().__init__(image)
+        self.noise = noise
 
     @cached_property
     def key(self) -> str:

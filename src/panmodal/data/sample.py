@@ -97,6 +97,18 @@ class Image(Medium):
 Part = Text | Medium
 
 
+class Guise(Image):
+    """A picture under another `key`, for a model that makes of it something else than of its pixels alone."""
+
+    def __init__(self, image: Image) -> None:
+        super().__init__(image.source, image.detail)
+        self.image, self.noise = image, image.noise
+
+    @cached_property
+    def pixels(self) -> Pil.Image:
+        return self.image.pixels
+
+
 @dataclass(frozen=True)
 class Message:
     """One turn: who speaks, and what in."""

@@ -77,13 +77,9 @@ class SceneQuestions(SceneTask):
                 seed += 1
             yield scene, found[0]
 
-    def shown(self, scene: Scene) -> Scene | None:
-        """What is seen when a scene is asked about"""
-        return shown(scene, self.pictures)
-
     def _example(self, scene: Scene, question: Question) -> Example:
-        parts = asked(scene, self.pictures, question.text)
-        return Example(str(scene.seed), parts, question.answer, {"kind": question.kind, "shown": self.shown(scene)})
+        about = {"kind": question.kind, "shown": shown(scene, self.pictures)}
+        return Example(str(scene.seed), asked(scene, self.pictures, question.text), question.answer, about)
 
     def score(self, examples: Sequence[Example], answers: Mapping[str, Any]) -> Score:
         truths: dict[str, Counter[str]] = defaultdict(Counter)
@@ -99,7 +95,9 @@ class SceneQuestions(SceneTask):
 
 def shown(scene: Scene, pictures: str) -> Scene | None:
     """What is seen when a scene is asked about; `pictures` are as in `SceneTask`"""
-    return {"own": scene, "swapped": make_scene(scene.seed + 1, scene.split), "none": None}[pictures]
+    if pictures == "swapped":
+        return make_scene(scene.seed + 1, scene.split)
+    return None if pictures == "none" else scene
 
 
 def asked(scene: Scene, pictures: str, text: str) -> tuple[Said, ...]:

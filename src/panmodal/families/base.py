@@ -200,3 +200,16 @@ def match_texts(family: Family[Any], judge: Callable[[Batch], Tensor], texts: Se
             batch = family.processor.texts(texts[start : start + rows]).to(family.device)
             odds += judge(batch).float().softmax(-1)[:, 1].tolist()
     return odds
+
+
+def check_layer(tower: Any, layer: int) -> None:
+    """Raises InputError if an encoder of pictures has no such layer, counted from its last, -1."""
+    depth = tower.body.config.depth
+    if not -depth <= layer < 0:
+        raise InputError(f"there is no vision layer {layer}: -1 is the last, {-depth} the first")
+
+
+def take_weights(encoder: nn.Module, tower: nn.Module) -> None:
+    """Gives an encoder the weights of another, not copied, which may have more: later layers, or a pooling."""
+    known = encoder.state_dict().keys()
+    encoder.load_state_dict({k: v for k, v in tower.state_dict().items() if k in known}, assign=True)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image as Pil
 from torch import Tensor, nn
 
 from panmodal.cache import Cache, Source
@@ -33,7 +32,7 @@ from panmodal.checkpoints.store import (
 from panmodal.connectors import LinearConnector, QFormer
 from panmodal.data.pictures import ImageTransform
 from panmodal.data.processor import Encoded, Processor
-from panmodal.data.sample import Batch, Image, Message, user
+from panmodal.data.sample import Batch, Guise, Image, Message, user
 from panmodal.data.template import ChatTemplate
 from panmodal.data.tiles import Size
 from panmodal.data.tokens import Tokenizer
@@ -181,16 +180,12 @@ class Blip2Chat(Chat[Blip2]):
         return [*super()._ends, *self._spoken_ends]
 
 
-class Asked(Image):
+class Asked(Guise):
     """A picture, and the words of its message, by which InstructBLIP's Q-Former looks at it."""
 
     def __init__(self, image: Image, text: str) -> None:
-        super().__init__(image.source, image.detail)
-        self.image, self.text, self.noise = image, text, image.noise
-
-    @cached_property
-    def pixels(self) -> Pil.Image:
-        return self.image.pixels
+        super().__init__(image)
+        self.text = text
 
     @cached_property
     def key(self) -> str:

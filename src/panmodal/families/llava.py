@@ -28,8 +28,8 @@ from panmodal.data.tiles import Size, Tiling
 from panmodal.data.tokens import Tokenizer
 from panmodal.encoders import ImageEncoder
 from panmodal.encoders.image import features_only
-from panmodal.errors import CheckpointError, InputError
-from panmodal.families.base import Family
+from panmodal.errors import CheckpointError
+from panmodal.families.base import Family, check_layer, take_weights
 from panmodal.families.chat import Chat
 from panmodal.language import LanguageModel, splice
 from panmodal.transformer import initialise
@@ -253,8 +253,7 @@ PROJECTOR_NAMES: dict[str, Names] = {  # published for the MLP; those that follo
 def llava(vision: Family[Any], connector: Spec, language: Chat[LanguageModel], layer: int = -2) -> LlavaChat:
     """A LLaVA from its parts; see `compose`."""
     tower, seen = vision.image_tower()
-    if not -tower.body.config.depth <= layer < 0:
-        raise InputError(f"there is no vision layer {layer}: -1 is the last, {-tower.body.config.depth} the first")
+    check_layer(tower, layer)
     tokenizer = language.processor.tokenizer
     token = tokenizer.add_special("<image>")
     words = language.model.embed.vectors.weight
@@ -275,8 +274,7 @@ def llava(vision: Family[Any], connector: Spec, language: Chat[LanguageModel], l
         model, names = LlavaChat.build(config)
     model.connector = make_connector(connector, tower.dim, language.model.dim)
     initialise(model.connector)
-    known = model.encoder.state_dict().keys()
-    model.encoder.load_state_dict({k: v for k, v in tower.state_dict().items() if k in known}, assign=True)
+    take_weights(model.encoder, tower)
     model.language.load_state_dict(language.model.grown(rows), assign=True)
     model.language.tie()
     part = find_part(IMAGE_ENCODERS, seen)

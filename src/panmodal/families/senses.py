@@ -26,7 +26,7 @@ from panmodal.data.template import PLAIN, ChatTemplate
 from panmodal.data.tiles import Size
 from panmodal.data.tokens import Tokenizer
 from panmodal.errors import InputError
-from panmodal.families.base import Family
+from panmodal.families.base import Family, check_layer, take_weights
 from panmodal.families.chat import Chat
 from panmodal.language import LanguageModel, splice
 from panmodal.transformer import initialise
@@ -197,9 +197,7 @@ def senses(
         own = family.checkpoint.image_processor
         settings |= own if kind == "image" else {kind: own.get(kind, {})}
     if "image" in media:
-        depth = towers["image"].body.config.depth
-        if not -depth <= layer < 0:
-            raise InputError(f"there is no vision layer {layer}: -1 is the last, {-depth} the first")
+        check_layer(towers["image"], layer)
         config["image_config"]["feature_layer"] = layer
     if frames:
         each = config["image_config"].get("num_frames", 1)
@@ -213,8 +211,7 @@ def senses(
     with torch.device("meta"):
         model, names = SensesChat.build(config)
     for kind, tower in towers.items():
-        known = model.encoder[kind].state_dict().keys()
-        model.encoder[kind].load_state_dict({k: v for k, v in tower.state_dict().items() if k in known}, assign=True)
+        take_weights(model.encoder[kind], tower)
         model.connector[kind] = make_connector(connectors[kind], tower.body.config.dim, language.model.dim)
     initialise(model.connector)
     model.language.load_state_dict(language.model.grown(rows), assign=True)

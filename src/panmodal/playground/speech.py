@@ -168,11 +168,10 @@ def multi_step_sample(seed: int, split: str = "train", way: str = "direct", time
     rng = random_source("multi-step", split, seed)
     some = [make_scene(8 * seed + i, split) for i in range(8)]
     scene = next((s for s in some if questions(s, 1, kinds=("path",))), _fullest(some))  # which few scenes allow
-    asked = questions(scene, times * len(MULTI_STEP), kinds=MULTI_STEP)
+    opening, closing = THINKING
     turns = []
-    for question in asked or questions(scene, 1, kinds=("total",)):
-        opening, closing = THINKING
-        steps = worked(question.program, scene) if question.kind in MULTI_STEP else question.rationale
+    for question in questions(scene, times * len(MULTI_STEP), kinds=MULTI_STEP):
+        steps = worked(question.program, scene)
         if way == "direct":
             turns.append((question.text, question.answer))
         elif way == "thoughts":
