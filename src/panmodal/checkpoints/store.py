@@ -328,7 +328,8 @@ def replacing(folder: Path) -> Iterator[Path]:
 
     What the old folder held besides weights and what is written anew is taken over. A crash at any
     moment leaves the old folder or the new one, never a mixture; in the instant in which they change
-    places the old one bears a name that ends in `.old`.
+    places the old one bears a name that ends in `.old`. What bears such a name is whole; what is
+    unfinished, or half removed, bears one that ends in `.new`.
     """
     folder = folder.absolute()
     if folder.exists() and not folder.is_dir():
@@ -348,7 +349,8 @@ def replacing(folder: Path) -> Iterator[Path]:
             folder.rename(old)
         fresh.rename(folder)
         flush(folder.parent)
-        shutil.rmtree(old, ignore_errors=True)
+        if old.exists():
+            old.rename(fresh)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 
