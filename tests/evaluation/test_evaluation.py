@@ -202,6 +202,8 @@ def test_what_cannot_be_run():
         pm.evaluate(small("llava"), "playground/vqa", data=".")
     with pytest.raises(pm.InputError, match="unknown pictures"):
         pm.evaluate(small("llava"), "playground/vqa", pictures="other")
+    with pytest.raises(pm.InputError, match="playground/retrieval is asked about its own pictures alone"):
+        pm.evaluate(small("clip"), "playground/retrieval", pictures="swapped")
     with pytest.raises(pm.InputError, match="shots is -1"):
         pm.evaluate(small("flamingo"), "playground/new-words", shots=-1)
 

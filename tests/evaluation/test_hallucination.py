@@ -107,6 +107,21 @@ def test_who_says_yes_to_everything():
         assert metrics[f"{kind}_accuracy"] == 0.5 and metrics[f"{kind}_yes_share"] == 1
 
 
+@pytest.mark.parametrize("task", ["hallucination", "playground/pope", "playground/chair"])
+def test_which_pictures_are_seen(task):
+    def keys(pictures):
+        seen = []
+        evaluate(
+            Scripted(lambda asked: seen.append([image.key for image in asked.images]) or "Yes."),
+            task, count=24, pictures=pictures,
+        )  # fmt: skip
+        return seen
+
+    own, swapped = keys("own"), keys("swapped")
+    assert all(len(a) == len(b) == 1 and a != b for a, b in zip(own, swapped, strict=True))
+    assert keys("none") == [[]] * 24
+
+
 def test_what_is_said_of_pictures_is_corrected(tmp_path):
     """By a checker that sees: what is not there goes, and nothing else; yes and no are left as they are."""
     before = evaluate(Scripted(more), "hallucination", count=COUNT).metrics

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from panmodal.data.sample import Image
+from panmodal.data.sample import Said
 from panmodal.evaluation.bootstrap import Means, Score, tally
 from panmodal.evaluation.metrics import chair_counts, chair_rates, chair_scores, says_yes, share, yes_no_rates
-from panmodal.evaluation.scenes import SceneTask, picture
+from panmodal.evaluation.scenes import SceneTask, before
 from panmodal.evaluation.scenes import asked as asked_of
 from panmodal.evaluation.task import Example, Task
 from panmodal.evaluation.yes_no import Pope
@@ -37,10 +37,10 @@ class ScenePope(SceneTask):
     rows = 64
 
     def examples(self, data: Path, split: str) -> list[Example]:
-        seen: dict[int, Image] = {}
+        seen: dict[int, tuple[Said, ...]] = {}
         examples = []
         for number, (scene, poll, pair, there) in enumerate(islice(polls(split), self.count)):
-            parts = (seen.setdefault(scene.seed, picture(scene)), is_there(*pair))
+            parts = (*seen.setdefault(scene.seed, before(scene, self.pictures)), is_there(*pair))
             examples.append(Example(str(number), parts, there, {"kind": poll}))
         return examples
 
@@ -66,7 +66,10 @@ class SceneChair(SceneTask):
 
     def examples(self, data: Path, split: str) -> list[Example]:
         scenes = [make_scene(seed, split) for seed in range(self.count)]
-        return [Example(str(scene.seed), (picture(scene), DESCRIBE), caption(scene, "brief")) for scene in scenes]
+        return [
+            Example(str(scene.seed), asked_of(scene, self.pictures, DESCRIBE), caption(scene, "brief"))
+            for scene in scenes
+        ]
 
     def score(self, examples: Sequence[Example], answers: Mapping[str, Any]) -> Score:
         told = [answers[one.id].strip() for one in examples]

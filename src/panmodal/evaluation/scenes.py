@@ -100,7 +100,11 @@ def shown(scene: Scene, pictures: str) -> Scene | None:
     return None if pictures == "none" else scene
 
 
-def asked(scene: Scene, pictures: str, text: str) -> tuple[Said, ...]:
-    """A question about a scene, after its picture, if it is seen"""
+def before(scene: Scene, pictures: str) -> tuple[Said, ...]:
+    """The picture that is seen before a scene is asked about, if any is"""
     seen = shown(scene, pictures)
-    return (picture(seen), text) if seen else (text,)
+    return (picture(seen),) if seen else ()
+
+
+def asked(scene: Scene, pictures: str, text: str) -> tuple[Said, ...]:
+    return (*before(scene, pictures), text)

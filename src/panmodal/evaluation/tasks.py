@@ -68,6 +68,10 @@ def evaluate(
     settings: dict[str, Any] = {}
     benchmark: Task
     published = task in PUBLISHED and (data is not None or task not in TASKS)
+    if pictures not in PICTURES:
+        raise InputError(f"unknown pictures {pictures!r}{suggest(pictures, PICTURES)}")
+    if pictures != "own" and (published or Conversational not in TASKS[task][0]):
+        raise InputError(f"{task} is asked about its own pictures alone; leave out pictures")
     if published:
         if data is None:
             raise InputError(f"{task} needs its data's folder: --data DIR")
@@ -115,8 +119,6 @@ def evaluate(
 
 def _scenes(task: str, count: int | None, pictures: str, shots: int | None, retriever: str) -> SceneTask:
     _, scenes, usual = TASKS[task]
-    if pictures not in PICTURES:
-        raise InputError(f"unknown pictures {pictures!r}{suggest(pictures, PICTURES)}")
     return replace(scenes, count=count or usual, pictures=pictures, shots=shots, retriever=retriever)
 
 
