@@ -112,6 +112,12 @@ class LanguageModel(nn.Module):
         self.head.weight, self.head.out_features = nn.Parameter(weights["head.weight"]), rows
         self.tie()
 
+    def begin(
+        self, ids: Tensor, x: Tensor, pad: Tensor | None = None, source: Source | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None, Source | None]:
+        """A whole prompt as `generate` takes it -> what an answer goes on from: here the prompt"""
+        return ids, x, pad, source
+
     def make_cache(self, batch: int, size: int) -> Cache:
         return Cache(self.body.config, batch, size, like=self.embed.vectors.weight)
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from panmodal.cache import Cache, Slot, Source
 from panmodal.embeddings import Angles, PatchEmbedding, Rope, SignalEmbedding, angles, rotate
-from panmodal.visibility import Mask, alibi, apart, positions, visible
+from panmodal.visibility import Mask, alibi, attention_mask, positions
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -210,10 +210,8 @@ class Transformer(nn.Module):
         past, tokens = (cache.length if cache is not None else 0), x.shape[1]
         if cache is not None:
             cache.reserve(tokens)
-        mask = attention_mask(self.config, tokens, past, pad, x.device)
         at = positions(past + tokens, pad, x.device)
-        if self.config.alibi is not None:
-            mask = alibi(mask, at, self.config.heads, self.config.alibi, tokens)
+        mask = self.mask(tokens, past, pad, at)
         rope = self.config.rope and angles(self.config.rope, self.config.head_width, at[:, past:], x.dtype)
         for i, block in enumerate(self.blocks):
             x = block(x, mask, rope, cache.slot(i) if cache is not None else None, source)
@@ -222,23 +220,12 @@ class Transformer(nn.Module):
         out: Tensor = self.norm(x)
         return out
 
-
-def attention_mask(config: TransformerConfig, tokens: int, past: int, pad: Tensor | None, device: torch.device) -> Mask:
-    """Where the new tokens may look, [T, S] or [B, 1, T, S]; no tensor where none is needed."""
-    total = past + tokens
-    window = config.window if config.window is not None and total > config.window else None
-    if pad is None and window is None and (tokens == 1 or past == 0 or not config.causal):
-        return "causal" if config.causal and tokens > 1 else None
-    if not config.causal:
-        return None if pad is None else pad[:, None, None].bool()
-    allowed = torch.ones(tokens, total, dtype=torch.bool, device=device).tril(past).triu(past + 1 - (window or total))
-    if pad is None:
-        return allowed
-    if pad.dtype != torch.bool:
-        plain = window is None and config.alibi is None and device.type == "cpu" and len(pad) == 1 and bool(pad.all())
-        return apart(pad) if plain else (allowed & visible(pad))[:, None]
-    itself = torch.eye(total, dtype=torch.bool, device=device)[past:]  # else a padded row sees nothing
-    return (allowed & pad[:, None, None].bool()) | itself
+    def mask(self, tokens: int, past: int, pad: Tensor | None, at: Tensor) -> Mask:
+        """Where the new of the tokens, which stand at the positions `at` [B, S], may look"""
+        mask = attention_mask(self.config, tokens, past, pad, at.device)
+        if self.config.alibi is None:
+            return mask
+        return alibi(mask, at, self.config.heads, self.config.alibi, tokens)
 
 
 def initialise(module: nn.Module, std: float | None = None) -> None:

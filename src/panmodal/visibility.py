@@ -4,14 +4,35 @@ from __future__ import annotations
 
 import math
 from itertools import accumulate
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from panmodal.transformer import TransformerConfig
+
 Seen = Tensor | Literal["causal"]  # True where attention is allowed, or what is added to scores
 Mask = Seen | list[tuple[slice, Seen]] | None  # in each stretch of a row, where it may look in itself; None: everywhere
 CONVERSATION = 2**16  # between the numbers of two conversations in one row; see `visible`
+
+
+def attention_mask(config: TransformerConfig, tokens: int, past: int, pad: Tensor | None, device: torch.device) -> Mask:
+    """Where the new tokens may look, [T, S] or [B, 1, T, S]; no tensor where none is needed."""
+    total = past + tokens
+    window = config.window if config.window is not None and total > config.window else None
+    if pad is None and window is None and (tokens == 1 or past == 0 or not config.causal):
+        return "causal" if config.causal and tokens > 1 else None
+    if not config.causal:
+        return None if pad is None else pad[:, None, None].bool()
+    allowed = torch.ones(tokens, total, dtype=torch.bool, device=device).tril(past).triu(past + 1 - (window or total))
+    if pad is None:
+        return allowed
+    if pad.dtype != torch.bool:
+        plain = window is None and config.alibi is None and device.type == "cpu" and len(pad) == 1 and bool(pad.all())
+        return apart(pad) if plain else (allowed & visible(pad))[:, None]
+    itself = torch.eye(total, dtype=torch.bool, device=device)[past:]  # else a padded row sees nothing
+    return (allowed & pad[:, None, None].bool()) | itself
 
 
 def positions(total: int, pad: Tensor | None, device: torch.device) -> Tensor:
@@ -54,8 +75,18 @@ def alibi(mask: Mask, at: Tensor, heads: int, steepness: float, tokens: int) -> 
     power = 2 ** math.ceil(math.log2(heads))
     slopes = [2 ** (-steepness * i / power) for i in range(1, power + 1)]
     slopes = slopes if power == heads else [*slopes[1::2], *slopes[::2]][:heads]
-    away = at[:, None, None] - at[:, None, -tokens:, None]  # [B, 1, T, S], negative for those before
-    bias = away * torch.tensor(slopes, device=at.device)[:, None, None]
+    return masked(away(at, tokens)[:, None] * torch.tensor(slopes, device=at.device)[:, None, None], mask)
+
+
+def away(at: Tensor, tokens: int) -> Tensor:
+    """Positions of all tokens [B, S], of which the last are new -> how far after each new one each of all stands,
+    [B, T, S], negative for those before it"""
+    return at[:, None] - at[:, -tokens:, None]
+
+
+def masked(bias: Tensor, mask: Mask) -> Tensor:
+    """What is added to scores, [B, H, T, S], minus infinity where `mask` does not allow them"""
     if isinstance(mask, str):
-        mask = torch.ones(bias.shape[-2:], dtype=torch.bool, device=at.device).tril(at.shape[1] - tokens)
+        tokens, total = bias.shape[-2:]
+        mask = torch.ones(tokens, total, dtype=torch.bool, device=bias.device).tril(total - tokens)
     return bias.masked_fill(~mask, -torch.inf) if isinstance(mask, Tensor) else bias

@@ -19,7 +19,7 @@ from panmodal.checkpoints.blip2 import MINIGPT4, build_seeing
 from panmodal.checkpoints.hub import locate
 from panmodal.checkpoints.language import find_language
 from panmodal.checkpoints.names import Names, settle, under
-from panmodal.checkpoints.parts import Config, only
+from panmodal.checkpoints.parts import Config, Part, only
 from panmodal.checkpoints.store import (
     Checkpoint,
     as_stored,
@@ -29,6 +29,7 @@ from panmodal.checkpoints.store import (
     read_pickle,
     read_sidecars,
 )
+from panmodal.checkpoints.t5 import T5
 from panmodal.connectors import LinearConnector, QFormer
 from panmodal.data.pictures import ImageTransform
 from panmodal.data.processor import Encoded, Processor
@@ -36,6 +37,7 @@ from panmodal.data.sample import Batch, Guise, Image, Message, user
 from panmodal.data.template import ChatTemplate
 from panmodal.data.tiles import Size
 from panmodal.data.tokens import Tokenizer
+from panmodal.encoder_decoder import EncoderDecoder
 from panmodal.encoders import ImageEncoder
 from panmodal.errors import CheckpointError, InputError
 from panmodal.families.chat import Chat
@@ -53,6 +55,13 @@ INSTRUCT_TURNS = _TURNS.replace("SAID", "text")
 TURNS = _TURNS.replace(  # of base models, which go on from a text; a question is put to them as the authors do
     "SAID", "'Question: ' + text + ' Answer:' if message['role'] == 'user' and text.endswith('?') else text"
 )
+
+
+def whole_prompt(turns: str) -> str:
+    """The same for an encoder, which reads all turns as one text that ends"""
+    return turns.replace("message['role'] == 'assistant' }}", "loop.last }}")
+
+
 MINIGPT4_TURNS = (
     "{% for message in messages %}"
     "{% if message['role'] == 'assistant' %}###Assistant: {% elif message['role'] == 'user' %}"
@@ -100,6 +109,8 @@ class Blip2(nn.Module):
 
     def read(self, batch: Batch, cache: Cache | None = None) -> Tensor:
         """-> hidden states [B, T, D]"""
+        if isinstance(self.language, EncoderDecoder):
+            raise InputError("an encoder-decoder reads prompts apart from answers; tune a BLIP-2 over OPT or LLaMA")
         images, asked = batch.images, batch.instructions
         x = self.vectors(batch.ids, None if images is None else self.encode(images, asked))
         return self.language.decode(x, batch.pad, cache)
@@ -114,7 +125,7 @@ class Blip2Chat(Chat[Blip2]):
     def build(config: Config) -> tuple[Blip2, Names]:
         only(config["qformer_config"], use_qformer_text_input=False)
         text = config["text_config"]
-        spoken = find_language(text, "opt")
+        spoken: Part[Any] = T5 if text.get("model_type") == "t5" else find_language(text, "opt")
         encoder, qformer, names = build_seeing(config, reads_text=config["model_type"] == "instructblip")
         names = {
             **names,
@@ -131,7 +142,8 @@ class Blip2Chat(Chat[Blip2]):
         if tokenizer and model.image_token < 0:  # checkpoints from before pictures had a token
             model.image_token = tokenizer.add_special("<image>")
         word = (tokenizer.backend.id_to_token(model.image_token) if tokenizer else None) or "<image>"
-        source = self.checkpoint.chat_template or self.turns.replace("<image>", word)
+        turns = whole_prompt(self.turns) if isinstance(model.language, EncoderDecoder) else self.turns
+        source = self.checkpoint.chat_template or turns.replace("<image>", word)
         return Processor(
             tokenizer,
             ImageTransform.from_config(pictures) if pictures else None,
@@ -164,7 +176,7 @@ class Blip2Chat(Chat[Blip2]):
         """The special tokens, the start only where the tokenizer puts one, and what ends an answer: in BLIP-2's OPT
         a new line."""
         start, marks = tokenizer.special.get("bos_token"), dict(tokenizer.special)
-        if tokenizer.encode("")[:1] != [tokenizer.id_of(start)]:
+        if start is None or tokenizer.encode("")[:1] != [tokenizer.id_of(start)]:
             marks["bos_token"] = ""
         if self._spoken_ends:
             marks["eos_token"] = tokenizer.backend.decode(self._spoken_ends[:1], skip_special_tokens=False)
