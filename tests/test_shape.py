@@ -20,7 +20,7 @@ LAYERS = [
     {"visibility"},
     {"embeddings", "data"},
     {"transformer", "cache"},
-    {"language", "foreign", "encoders", "connectors", "quick", "quantised"},
+    {"language", "encoder_decoder", "foreign", "encoders", "connectors", "quick", "quantised"},
     {"lora"},
     {"generators"},
     {"checkpoints", "generate"},

@@ -20,6 +20,8 @@ class EncoderDecoder(LanguageModel):
     """Its body is the decoder; `start` is the token that every answer begins with. `scaled` makes logits of hidden
     states divided by the root of their width, as the first T5 does."""
 
+    reads_whole = True
+
     def __init__(
         self,
         embed: TokenEmbedding,

@@ -37,6 +37,8 @@ class LanguageModel(nn.Module):
     `bert_head` puts BERT's prediction head at the end in place of a linear map.
     """
 
+    reads_whole = False  # whether an encoder reads prompts, so that nothing can be kept of how they begin
+
     def __init__(
         self,
         embed: TokenEmbedding,

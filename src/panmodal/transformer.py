@@ -222,10 +222,9 @@ class Transformer(nn.Module):
 
     def mask(self, tokens: int, past: int, pad: Tensor | None, at: Tensor) -> Mask:
         """Where the new of the tokens, which stand at the positions `at` [B, S], may look"""
-        mask = attention_mask(self.config, tokens, past, pad, at.device)
-        if self.config.alibi is None:
-            return mask
-        return alibi(mask, at, self.config.heads, self.config.alibi, tokens)
+        c = self.config
+        mask = attention_mask(c.causal, c.window, tokens, past, pad, at.device, split=c.alibi is None)
+        return mask if c.alibi is None else alibi(mask, at, c.heads, c.alibi, tokens)
 
 
 def initialise(module: nn.Module, std: float | None = None) -> None:

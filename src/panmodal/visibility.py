@@ -4,32 +4,32 @@ from __future__ import annotations
 
 import math
 from itertools import accumulate
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from panmodal.transformer import TransformerConfig
 
 Seen = Tensor | Literal["causal"]  # True where attention is allowed, or what is added to scores
 Mask = Seen | list[tuple[slice, Seen]] | None  # in each stretch of a row, where it may look in itself; None: everywhere
 CONVERSATION = 2**16  # between the numbers of two conversations in one row; see `visible`
 
 
-def attention_mask(config: TransformerConfig, tokens: int, past: int, pad: Tensor | None, device: torch.device) -> Mask:
-    """Where the new tokens may look, [T, S] or [B, 1, T, S]; no tensor where none is needed."""
+def attention_mask(
+    causal: bool, window: int | None, tokens: int, past: int, pad: Tensor | None, device: torch.device, split: bool
+) -> Mask:
+    """Where the new tokens may look, [T, S] or [B, 1, T, S]; no tensor where none is needed. Texts that are packed
+    apart may come `split`, where nothing is added to scores."""
     total = past + tokens
-    window = config.window if config.window is not None and total > config.window else None
-    if pad is None and window is None and (tokens == 1 or past == 0 or not config.causal):
-        return "causal" if config.causal and tokens > 1 else None
-    if not config.causal:
+    window = window if window is not None and total > window else None
+    if pad is None and window is None and (tokens == 1 or past == 0 or not causal):
+        return "causal" if causal and tokens > 1 else None
+    if not causal:
         return None if pad is None else pad[:, None, None].bool()
     allowed = torch.ones(tokens, total, dtype=torch.bool, device=device).tril(past).triu(past + 1 - (window or total))
     if pad is None:
         return allowed
     if pad.dtype != torch.bool:
-        plain = window is None and config.alibi is None and device.type == "cpu" and len(pad) == 1 and bool(pad.all())
+        plain = split and window is None and device.type == "cpu" and len(pad) == 1 and bool(pad.all())
         return apart(pad) if plain else (allowed & visible(pad))[:, None]
     itself = torch.eye(total, dtype=torch.bool, device=device)[past:]  # else a padded row sees nothing
     return (allowed & pad[:, None, None].bool()) | itself

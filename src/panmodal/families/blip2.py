@@ -37,7 +37,6 @@ from panmodal.data.sample import Batch, Guise, Image, Message, user
 from panmodal.data.template import ChatTemplate
 from panmodal.data.tiles import Size
 from panmodal.data.tokens import Tokenizer
-from panmodal.encoder_decoder import EncoderDecoder
 from panmodal.encoders import ImageEncoder
 from panmodal.errors import CheckpointError, InputError
 from panmodal.families.chat import Chat
@@ -55,13 +54,6 @@ INSTRUCT_TURNS = _TURNS.replace("SAID", "text")
 TURNS = _TURNS.replace(  # of base models, which go on from a text; a question is put to them as the authors do
     "SAID", "'Question: ' + text + ' Answer:' if message['role'] == 'user' and text.endswith('?') else text"
 )
-
-
-def whole_prompt(turns: str) -> str:
-    """The same for an encoder, which reads all turns as one text that ends"""
-    return turns.replace("message['role'] == 'assistant' }}", "loop.last }}")
-
-
 MINIGPT4_TURNS = (
     "{% for message in messages %}"
     "{% if message['role'] == 'assistant' %}###Assistant: {% elif message['role'] == 'user' %}"
@@ -109,7 +101,7 @@ class Blip2(nn.Module):
 
     def read(self, batch: Batch, cache: Cache | None = None) -> Tensor:
         """-> hidden states [B, T, D]"""
-        if isinstance(self.language, EncoderDecoder):
+        if self.language.reads_whole:
             raise InputError("an encoder-decoder reads prompts apart from answers; tune a BLIP-2 over OPT or LLaMA")
         images, asked = batch.images, batch.instructions
         x = self.vectors(batch.ids, None if images is None else self.encode(images, asked))
@@ -142,7 +134,9 @@ class Blip2Chat(Chat[Blip2]):
         if tokenizer and model.image_token < 0:  # checkpoints from before pictures had a token
             model.image_token = tokenizer.add_special("<image>")
         word = (tokenizer.backend.id_to_token(model.image_token) if tokenizer else None) or "<image>"
-        turns = whole_prompt(self.turns) if isinstance(model.language, EncoderDecoder) else self.turns
+        turns = self.turns
+        if model.language.reads_whole:  # as one text, which ends
+            turns = turns.replace("message['role'] == 'assistant' }}", "loop.last }}")
         source = self.checkpoint.chat_template or turns.replace("<image>", word)
         return Processor(
             tokenizer,

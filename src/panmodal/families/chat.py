@@ -23,7 +23,6 @@ from panmodal.data.sample import Batch, Conversation, Image, Message, as_convers
 from panmodal.data.template import PLAIN
 from panmodal.data.tiles import Size
 from panmodal.data.tokens import THINKING, Tokenizer
-from panmodal.encoder_decoder import EncoderDecoder
 from panmodal.errors import InputError
 from panmodal.families.base import Family
 from panmodal.generate import ENDED, Sampling, generate
@@ -112,7 +111,7 @@ class Chat(Family[M]):
         sampling = Sampling.fitting(self._told(options), len(encoded.ids), self.language.context)
         text = self._pieces(encoded, sampling, thoughts)
         keys, cache, chosen = self._keys(encoded), None, list[int]()
-        if sampling.contrast or self._reads_whole:
+        if sampling.contrast or self.language.reads_whole:
             tokens = self._tokens([said], [encoded], sampling)
         else:
             known, cache = self._recall(keys, len(encoded.ids) + sampling.max_tokens)
@@ -162,16 +161,11 @@ class Chat(Family[M]):
             ids, x, pad, source = self.language.begin(batch.ids[: len(said)], x, batch.pad, source)
         return generate(self.language, ids, x, sampling, self._ends, pad, source=source)
 
-    @property
-    def _reads_whole(self) -> bool:
-        """Whether an encoder reads prompts, so that nothing can be kept of how they begin"""
-        return isinstance(self.language, EncoderDecoder)
-
     def _heads(self, encoded: Sequence[Encoded]) -> list[tuple[Hashable, ...]]:
         """Prompts up to their last picture; none where one has no picture, or where they are not to be parted: tokens
         look at a source, or no further than a window, or who knows where (a language model of `transformers`)."""
         body = getattr(self.language, "body", None)
-        whole = type(self).source is not Chat.source or body is None or body.config.window or self._reads_whole
+        whole = type(self).source is not Chat.source or body is None or body.config.window or self.language.reads_whole
         if whole or not all(e.media for e in encoded):
             return []
         return [tuple(self._keys(e)[: self._firsts(e)[-1] + e.vectors[-1]]) for e in encoded]
