@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from panmodal.checkpoints.names import CLIP_IMAGE, LLAMA, SPARE, Names, To, unde
 from panmodal.checkpoints.parts import IMAGE_ENCODERS, Config, find_part, only
 from panmodal.checkpoints.store import read_pickle
 from panmodal.connectors.gated import GatedLayer, PromptGate, add_gates
-from panmodal.connectors.resampler import Resampler
+from panmodal.connectors.resampler import Resampler, unbiased
 from panmodal.encoders.image import ImageEncoder, features_only
 from panmodal.errors import CheckpointError
 from panmodal.language import AddedHead, AddedWords, LanguageModel
@@ -108,11 +109,7 @@ def new_parts(config: Config, seen: int, blocks: TransformerConfig) -> tuple[Res
     """The resampler and the gates, or prompts, of our layout's configuration, between features of width `seen` and the
     blocks of a language model."""
     sizes = {**RESAMPLER, **config.get("resampler_config", {})}
-
-    def shape(dim: int, depth: int) -> TransformerConfig:
-        heads, head_dim = sizes["heads"], sizes["head_dim"]
-        return TransformerConfig(dim, depth, heads, head_dim=head_dim, norm_eps=1e-5, qkv_bias=False, bias=False)
-
+    shape = partial(unbiased, heads=sizes["heads"], head_dim=sizes["head_dim"])
     if prompted := config.get("adapter_layers"):
         gates = nn.ModuleList(PromptGate(blocks.dim, seen, sizes["latents"]) for _ in range(prompted))
     else:

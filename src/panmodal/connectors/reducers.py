@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from panmodal.cache import Source
 from panmodal.connectors.projectors import LinearConnector, MLPConnector
 from panmodal.connectors.qformer import QFormer
-from panmodal.connectors.resampler import Resampler
+from panmodal.connectors.resampler import Resampler, unbiased
 from panmodal.errors import InputError
 from panmodal.transformer import TransformerConfig
 
@@ -132,8 +132,7 @@ class ResamplerConnector(nn.Module):
         self, source: int, dim: int, latents: int = 64, depth: int = 6, heads: int = 8, head_dim: int = 64
     ) -> None:
         super().__init__()
-        config = TransformerConfig(source, depth, heads, head_dim=head_dim, norm_eps=1e-5, qkv_bias=False, bias=False)
-        self.resampler = Resampler(config, latents)
+        self.resampler = Resampler(unbiased(source, depth, heads, head_dim), latents)
         self.project = LinearConnector(source, dim)
 
     def forward(self, features: Tensor) -> Tensor:

@@ -12,6 +12,11 @@ from panmodal.transformer import Block, Transformer, TransformerConfig
 from panmodal.visibility import Mask
 
 
+def unbiased(dim: int, depth: int, heads: int, head_dim: int) -> TransformerConfig:
+    """Blocks of OpenFlamingo's new parts"""
+    return TransformerConfig(dim, depth, heads, head_dim=head_dim, norm_eps=1e-5, qkv_bias=False, bias=False)
+
+
 class ResamplerBlock(Block):
     """Latents look at the source's tokens and at themselves at once, each normalised on its own."""
 
