@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import tarfile
 
@@ -13,7 +14,7 @@ from pyarrow import parquet
 import panmodal as pm
 from panmodal.data.masks import from_rle
 from panmodal.inference import collection
-from panmodal.inference.collection import Work, run
+from panmodal.inference.collection import Work, part_file, run
 from panmodal.playground import make_scene, render
 from tests.families.small import small
 
@@ -107,6 +108,19 @@ def test_a_run_goes_on_with_what_is_missing(models, pictures, tmp_path, monkeypa
         run(work, [str(pictures / "0.png")], out)
     with pytest.raises(pm.InputError, match="made of other pictures, or in another way"):
         run(Work("embed", str(models / "blip"), {}), [str(pictures)], out)
+
+
+def test_other_weights_do_not_go_on(models, pictures, tmp_path):
+    shutil.copytree(models / "clip", tmp_path / "clip")
+    work, out = Work("embed", str(tmp_path / "clip"), {}), tmp_path / "out"
+    run(work, [str(pictures)], out)
+    changed = pm.load(tmp_path / "clip")
+    next(changed.model.parameters()).data.add_(1)
+    changed.save(tmp_path / "clip")
+    assert run(work, [str(pictures)], out)["done"] == 0
+    part_file(out, 1).unlink()
+    with pytest.raises(pm.InputError, match="holds what other weights of .*clip made"):
+        run(work, [str(pictures)], out)
 
 
 def test_ray_makes_the_same(models, pictures, tmp_path):

@@ -32,6 +32,7 @@ from panmodal.errors import InputError
 from panmodal.transformer import initialise
 
 M = TypeVar("M", bound=nn.Module)
+INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # of as many bytes
 TOGETHER = 8  # media decoded at a time
 FILLED = TOGETHER * 3 * 224 * 224  # numbers in the model at a time: enough to fill it, few enough to stay in the cache
 
@@ -117,11 +118,12 @@ class Family(ABC, Generic[M]):
         return hasattr(self, verb)
 
     def fingerprint(self) -> str:
-        """A digest of the configuration, the preprocessing and the weights, for keys of caches."""
+        """A digest of the configuration, the preprocessing and the weights, for keys of caches: the same on any device
+        and with any number of threads."""
         told = [json.dumps(self.config, sort_keys=True, default=str), str(sorted(self.checkpoint.files.items()))]
-        told += [
-            f"{n} {p.double().sum().item()} {p.double().abs().sum().item()}" for n, p in self.model.named_parameters()
-        ]
+        for name, parameter in self.model.named_parameters():
+            bits = parameter.detach().contiguous().view(INTEGERS[parameter.element_size()]).long()
+            told.append(f"{name} {bits.sum().item()} {(bits * bits).sum().item()}")  # whose order does not matter
         return hashlib.sha256("\n".join(told).encode()).hexdigest()[:32]
 
     def save(self, folder: str | os.PathLike[str], dtype: torch.dtype | None = None) -> None:

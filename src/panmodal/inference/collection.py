@@ -80,10 +80,12 @@ class Work:
 
 
 class Worker:
-    """Makes parts; the model, unless it is given, is loaded with the first."""
+    """Makes parts; the model, unless it is given, is loaded with the first. Each part bears its fingerprint, and is not
+    put beside one that another model made, though under the same name."""
 
     def __init__(self, work: Work, places: Sequence[Place], out: str, size: int, family: Any = None) -> None:
         self.work, self.places, self.out, self.size, self.family = work, places, Path(out), size, family
+        self.made_by = ""
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """{"part": number} -> with it how many pictures were done, and why others were not"""
@@ -96,25 +98,31 @@ class Worker:
             except InputError as error:
                 rows.append({"name": place.name, "error": str(error)})
         good = [row for row in rows if "image" in row]
+        self.made_by = self.made_by or self._model().fingerprint()
+        if _maker(self.out) not in (None, self.made_by):
+            raise InputError(f"{self.out} holds what other weights of {self.work.model} made; name another folder")
         for one, told in zip(good, self._do([one.pop("image") for one in good]), strict=True):
             one.update(told)
-        _write(part_file(self.out, row["part"]), rows, self.work.verb)
+        _write(part_file(self.out, row["part"]), rows, self.work.verb, self.made_by)
         reasons = Counter(one["error"] for one in rows if "error" in one)
         return {"part": row["part"], "done": len(good), "failed": json.dumps(reasons)}
 
-    def _do(self, images: list[Image]) -> Iterator[dict[str, Any]]:
+    def _model(self) -> Any:
         if self.family is None:
             from panmodal.families import load
 
             self.family = load(self.work.model, device=self.work.device, allow_pickle=self.work.allow_pickle)
-        options = dict(self.work.options)
+        return self.family
+
+    def _do(self, images: list[Image]) -> Iterator[dict[str, Any]]:
+        family, options = self._model(), dict(self.work.options)
         if self.work.verb == "caption":
-            yield from ({"caption": said} for said in self.family.caption_all(images, **options))
+            yield from ({"caption": said} for said in family.caption_all(images, **options))
         elif self.work.verb == "embed":
-            yield from ({"embedding": vector.tolist()} for vector in self.family.embed(images))
+            yield from ({"embedding": vector.tolist()} for vector in family.embed(images))
         else:
             for image in images:
-                found = self.family.segment_everything(image, **options)
+                found = family.segment_everything(image, **options)
                 yield {"masks": [{"score": s.score, "area": s.area, "box": list(s.box), **s.rle} for s in found]}
 
 
@@ -180,7 +188,14 @@ def _claim(out: Path, work: Work, found: Sequence[Place]) -> None:
     write_json(note, told)
 
 
-def _write(file: Path, rows: list[dict[str, Any]], verb: str) -> None:
+def _maker(out: Path) -> str | None:
+    """The fingerprint of the model that made what is in a folder, if anything is"""
+    file = min(out.glob("part-*.parquet"), default=None)
+    told = {} if file is None else parquet().read_schema(file).metadata or {}
+    return told[b"model"].decode() if b"model" in told else None
+
+
+def _write(file: Path, rows: list[dict[str, Any]], verb: str, made_by: str) -> None:
     import pyarrow as pa
 
     mask = pa.struct([
@@ -192,7 +207,7 @@ def _write(file: Path, rows: list[dict[str, Any]], verb: str) -> None:
         "embed": ("embedding", pa.list_(pa.float32())),
         "segment": ("masks", pa.list_(mask)),
     }
-    schema = pa.schema([("name", pa.string()), kinds[verb], ("error", pa.string())])
+    schema = pa.schema([("name", pa.string()), kinds[verb], ("error", pa.string())], {"model": made_by})
     with replacing_file(file) as fresh:
         parquet().write_table(pa.Table.from_pylist(rows, schema=schema), fresh)
 
