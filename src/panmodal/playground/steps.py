@@ -6,13 +6,11 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 
 from panmodal.errors import InputError
 from panmodal.playground.programs import ANSWERS, DIRECTIONS, how_far, run
 from panmodal.playground.questions import MARGIN
 from panmodal.playground.words import REGIONS, SUPERLATIVE, TOWARDS, region
-from panmodal.playground.working import ORDERS
 from panmodal.playground.world import BACKGROUNDS, COLOURS, SHAPES, VALUES, Filter, Object, Scene
 
 NEAR = MARGIN // 2  # units by which a place may be missed, for then no order that is asked about changes
@@ -96,21 +94,9 @@ def _one_at(talk: Talk, _: Seen, name: str, place: str) -> bool:
     return any(_near(thing, place) for thing in talk.scene.fitting(_filter(name)))
 
 
-def _in_order(talk: Talk, _: Seen, order: str, names: str) -> bool:
-    """Every thing by name, none more than a little before the one that was told before it"""
-    told = [talk.only(name) for name in re.findall(NAME, names)]
-    places = [how_far(ORDERS[order], thing) for thing in told]
-    in_order = all(before - NEAR <= after for before, after in pairwise(places))
-    return in_order and len(set(told)) == len(told) == len(talk.scene.objects)
-
-
 def _numbers(talk: Talk, _: Seen, *said: str) -> bool:
     pairs = zip(said[::2], said[1::2], strict=True)
     return all(len(talk.scene.fitting(_filter(name))) == int(number) for number, name in pairs)
-
-
-def _more(talk: Talk, _: Seen, these: str, those: str) -> bool:
-    return len(talk.scene.fitting(_filter(these))) > len(talk.scene.fitting(_filter(those)))
 
 
 def _alike(talk: Talk, _: Seen, a: str, value: str, b: str, other: str, than: str | None) -> bool:
@@ -126,12 +112,8 @@ def _beside(talk: Talk, _: Seen, towards: str, name: str, places: str) -> bool:
     return len(met) == len(talk.those) == len(said)
 
 
-def _farthest(
-    talk: Talk, those: Seen, most: str, side: str | None, start: str | None, name: str, place: str | None
-) -> bool:
+def _farthest(talk: Talk, those: Seen, most: str, name: str, place: str | None) -> bool:
     things = list(talk.scene.objects) if those is None else those
-    if side and start:
-        things = run(["beside", _towards(side), ["only", ["find", _filter(start)]]], talk.scene)
     found = max(things, key=lambda thing: how_far(_towards(most), thing), default=None)
     return found is not None and found.fits(_filter(name)) and (place is None or _near(found, place))
 
@@ -155,14 +137,11 @@ FORMS: tuple[tuple[re.Pattern[str], Judge], ...] = tuple(
         (r"(\d+) and (\d+) makes (\d+)", lambda _, __, a, b, c: int(a) + int(b) == int(c)),
         (rf"the ({NAME}) is ({REGION})", lambda talk, _, name, place: region(talk.only(name)) == place),
         (rf"the ({NAME}) is ({PLACE})(?: and the ({NAME}) ({PLACE}))?", _at),
-        (rf"the ({NAME}) is the ({NAME})", lambda talk, _, a, b: talk.only(a) is talk.only(b)),
         (rf"an? ({NAME}) is ({PLACE})", _one_at),
-        (rf"({_any(*ORDERS)}) there are ({LIST.format(f'an? {NAME}')})", _in_order),
-        (rf"there are more ({NAME}) than ({NAME})", _more),
         (rf"there are (\d+) ({NAME}) and (\d+) ({NAME})", _numbers),
         (rf"the ({NAME}) is ({VALUE}) and the ({NAME}) ({VALUE})(?: not ({VALUE}))?", _alike),
         (rf"({SIDE}) the ({NAME}) there are objects ({LIST.format(PLACE)})", _beside),
-        (rf"the ({_any(*SUPERLATIVE.values())})(?: ({SIDE}) the ({NAME}))? is the ({NAME})(?: ({PLACE}))?", _farthest),
+        (rf"the ({_any(*SUPERLATIVE.values())}) is the ({NAME})(?: ({PLACE}))?", _farthest),
         (rf"the background is ({_any(*BACKGROUNDS)})", lambda talk, _, colour: talk.scene.background == colour),
     )
 )

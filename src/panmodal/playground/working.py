@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from panmodal.playground.programs import Program, how_far, run
+from panmodal.playground.programs import Program, run
 from panmodal.playground.words import SUPERLATIVE, TOWARDS, at, listing, name, one, reading_order
-from panmodal.playground.world import Filter, Object, Scene, random_source, shuffled
-
-ORDERS = {"left to right": "right", "top to bottom": "below"}  # in which things are told, by the way that they go
+from panmodal.playground.world import Scene, random_source, shuffled
 
 
 def worked(program: Program, scene: Scene) -> str:
     """What a program finds on its way, as sentences, the answer left out.
 
-    What may be told in any order is told in one that depends on the scene and the program, so that who learns from it
-    has more than one way to go. On a path things are named by colour and shape, which no two may share.
+    Sets are counted in an order that depends on the scene and the program, so that who learns from it has more than one
+    way to go. What is found on a path is named by its colour and shape, which no two things may share.
     """
-    rng = random_source("worked", scene.split, scene.seed, str(program))
+    counting = shuffled(random_source("worked", scene.split, scene.seed, str(program)), (0, 1))
     match program:
         case ["query", _, path]:
-            steps = [_told_in(order, scene) for order in shuffled(rng, tuple(ORDERS))] + _walked(path, scene)
-        case ["more", these, those]:
-            steps = [step for found in shuffled(rng, (these, those)) for step in _counted(found, scene)]
-            more, fewer = sorted((these, those), key=lambda found: -len(run(found, scene)))
-            steps.append(f"there are more {name(more[1], plural=True)} than {name(fewer[1], plural=True)}")
+            steps = _walked(path, scene)
+        case ["more", *sets]:
+            told = [f"{len(run(found, scene))} {_things(found, scene)}" for found in sets]
+            steps = [step for i in counting for step in _counted(sets[i], scene)] + [f"there are {listing(told)}"]
         case ["plus", ["count", these], ["count", those]]:
-            sets = shuffled(rng, (these, those))
+            sets = [(these, those)[i] for i in counting]
             numbers = [len(run(found, scene)) for found in sets]
             steps = [step for found in sets for step in _counted(found, scene)]
             steps.append(f"{numbers[0]} and {numbers[1]} makes {sum(numbers)}")
@@ -33,27 +30,32 @@ def worked(program: Program, scene: Scene) -> str:
     return " ".join(f"{step}." for step in steps)
 
 
-def _told_in(order: str, scene: Scene) -> str:
-    things = sorted(scene.objects, key=lambda thing: how_far(ORDERS[order], thing))
-    return f"{order} there are {listing([one(name(on_path(thing))) for thing in things])}"
-
-
 def _walked(path: Program, scene: Scene) -> list[str]:
-    found = name(on_path(run(path, scene)))
     match path:
-        case ["only", ["find", wanted]]:
-            return [] if name(wanted) == found else [f"the {name(wanted)} is the {found}"]
+        case ["only", _]:
+            return []
         case ["extreme", most, ["beside", side, origin]]:
-            start = name(on_path(run(origin, scene)))
-            return [*_walked(origin, scene), f"the {SUPERLATIVE[most]} {TOWARDS[side]} the {start} is the {found}"]
+            start, found = _named(origin, scene), _named(path, scene)
+            places = listing([at(o) for o in reading_order(run(["beside", side, origin], scene))])
+            seen = f"{TOWARDS[side]} the {start} there are objects {places}"
+            return [*_walked(origin, scene), seen, f"the {SUPERLATIVE[most]} is the {found}"]
     raise ValueError(f"the steps of {path[0]!r} are not told")
 
 
-def on_path(thing: Object) -> Filter:
-    return {"colour": thing.colour, "shape": thing.shape}
+def _named(origin: Program, scene: Scene) -> str:
+    """As the question has it, or by colour and shape"""
+    match origin:
+        case ["only", ["find", wanted]]:
+            return name(wanted)
+    thing = run(origin, scene)
+    return f"{thing.colour} {thing.shape}"
 
 
 def _counted(found: Program, scene: Scene) -> list[str]:
-    things, (_, wanted) = run(found, scene), found
+    things = run(found, scene)
     told = [f"{one(f'{o.size} {o.colour} {o.shape}')} is {at(o)}" for o in reading_order(things)]
-    return [*told, f"that makes {len(things)} {name(wanted, plural=len(things) != 1)}"]
+    return [*told, f"that makes {len(things)} {_things(found, scene)}"]
+
+
+def _things(found: Program, scene: Scene) -> str:
+    return name(found[1], plural=len(run(found, scene)) != 1)
