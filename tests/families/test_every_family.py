@@ -431,7 +431,17 @@ def test_a_composed_model_is_one_for_the_reference_too(layer, tmp_path):
     family.save(tmp_path)
     theirs, told = tf.LlavaForConditionalGeneration.from_pretrained(tmp_path, output_loading_info=True)
     assert not told["missing_keys"] and not told["unexpected_keys"] and not told["mismatched_keys"]
-    batch = family.processor.batch([family.processor.encode([user(scene_picture(0), "how many?")], reply=True)])
+    picture = scene_picture(0)
+    encoded = family.processor.encode([user(picture, "how many?")], reply=True)
+    batch = family.processor.batch([encoded])
+    text = [
+        {"role": "user", "content": [{"type": "image", "image": picture.pixels}, {"type": "text", "text": "how many?"}]}
+    ]
+    asked = tf.AutoProcessor.from_pretrained(tmp_path).apply_chat_template(
+        text, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+    )
+    assert asked["input_ids"].tolist() == batch.ids.tolist()
+    torch.testing.assert_close(asked["pixel_values"], batch.images, rtol=0, atol=0.02)
     with torch.no_grad():
         expected = theirs.eval()(input_ids=batch.ids, pixel_values=batch.images).logits
         torch.testing.assert_close(family.model(batch.ids, batch.images), expected, rtol=0, atol=1e-4)

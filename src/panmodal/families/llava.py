@@ -282,6 +282,14 @@ def llava(vision: Family[Any], connector: Spec, language: Chat[LanguageModel], l
     spare = {f"vision_tower.{name}": tensor for name, tensor in whole.items()}
     files = {**language.checkpoint.files, **tokenizer.to_files()}
     files["preprocessor_config.json"] = json.dumps(vision.checkpoint.image_processor).encode()
+    told = {  # for the reference's processor, which counts a picture's vectors by them
+        "processor_class": "LlavaProcessor",
+        "image_token": "<image>",
+        "patch_size": {**part.defaults, **seen}["patch_size"],
+        "vision_feature_select_strategy": config["vision_feature_select_strategy"],
+        "num_additional_image_tokens": int(has_class_token),
+    }
+    files["processor_config.json"] = json.dumps(told).encode()
     if language.checkpoint.chat_template:
         files["chat_template.jinja"] = language.checkpoint.chat_template.encode()
     return LlavaChat(model, Checkpoint(config, settle(names), files, spare))
