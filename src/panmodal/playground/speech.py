@@ -167,7 +167,7 @@ def multi_step_sample(seed: int, split: str = "train", way: str = "direct") -> S
     """
     rng = random_source("multi-step", split, seed)
     kinds = (pick(rng, MULTI_STEP),)
-    scenes = (make_scene(1000 * seed + i, split) for i in range(1000))  # of twelve one has a path
+    scenes = (make_scene(1000 * seed + i, split) for i in range(1000))  # one in thirty has a path
     scene, asked = next((s, found) for s in scenes if (found := questions(s, 3, kinds=kinds)))
     opening, closing = THINKING
     turns = []
