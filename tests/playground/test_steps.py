@@ -24,7 +24,7 @@ SCENE = Scene(
 def test_true_rationales_hold_and_are_of_no_other_scene():
     kinds = (*KINDS, *MORE_KINDS)
     asked, elsewhere = Counter[str](), Counter[str]()
-    for seed in range(150):
+    for seed in range(60):
         scene, other = make_scene(seed, "held-out"), make_scene(seed + 1, "held-out")
         for question in questions(scene, len(kinds), kinds=kinds):
             assert set(check(question.rationale, scene)) == {True}, question.rationale
@@ -58,6 +58,13 @@ def test_true_rationales_hold_and_are_of_no_other_scene():
         ("above the circle there are objects at 80 51. the topmost is the red circle.", [False, False]),
         ("the lowest is the red cross at 50 80. the topmost is the red cross.", [True, False]),
         ("a large red circle is at 22 18. a large red circle is at 50 80.", [True, False]),
+        (
+            "the circle is at 20 20. a red cross at 50 80 is below it. a red cross at 50 80 is above it.",
+            [True, True, False],
+        ),
+        ("a red cross at 50 80 is below it.", [False]),
+        ("the circle is at 20 20. the rightmost below it is the blue cross at 80 50.", [True, True]),
+        ("the blue cross is at 80 50. the lowest left of it is the circle.", [True, False]),
         ("that makes 2 crosses. that makes 1 crosses. 2 and 1 makes 3. 2 and 1 makes 4.", [True, False, True, False]),
         ("the background is white. the background is black.", [True, False]),
         ("<think> The background is  white. </think> I think so. It is 7", [True, None, None]),

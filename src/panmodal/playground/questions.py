@@ -270,21 +270,11 @@ def _chain(view: _View) -> Question | None:
 
 
 def _path(view: _View) -> Question | None:
-    """From a thing to the next on one side, from there to the next on another, and so on, with a turn at each.
-
-    Who went straight on would soon be at an edge, and who went back where they were. Every thing must have a colour and
-    shape of its own.
-    """
-    things = view.scene.objects
-    distinct = len({(o.colour, o.shape) for o in things}) == len(things) >= HOPS
-    for start, wanted in view.named() * 4 if distinct else ():
+    """From a thing to the next on one side, from there to the next on another, and so on, never straight back."""
+    for start, wanted in view.named() * 4 if len(view.scene.objects) >= HOPS else ():
         thing, program, said, came = start, _the(wanted), f"the {name(wanted)}", ""
         for _ in range(HOPS):
-            hops = [
-                (way, o)
-                for way in DIRECTIONS
-                if came not in (way, OPPOSITE[way]) and (o := _next(view.scene, way, thing))
-            ]
+            hops = [(way, o) for way in DIRECTIONS if OPPOSITE[way] != came and (o := _next(view.scene, way, thing))]
             if not hops:
                 break
             came, thing = pick(view.rng, hops)

@@ -158,20 +158,19 @@ def instruction_sample(seed: int, split: str = "train", kinds: Sequence[str] = (
     return conversation([Image(render(scene))], turns, question_first=rng.random() < 0.3)
 
 
-def multi_step_sample(seed: int, split: str = "train", way: str = "direct") -> Sample:
-    """A picture, and up to three questions about it of one kind that takes several steps.
+def multi_step_sample(seed: int, split: str = "train", way: str = "direct", times: int = 1) -> Sample:
+    """A picture, and questions about it that take several steps, each kind as many `times` as the scene allows.
 
     `way` says how they are answered: `direct`ly; by `thoughts` with the steps before each answer; or in `two-stage`,
     in which of four turns three ask for the steps, and one for the answer to a question and its steps (MM-CoT, Zhang
     et al., 2023).
     """
     rng = random_source("multi-step", split, seed)
-    kinds = (pick(rng, MULTI_STEP),)
-    scenes = (make_scene(1000 * seed + i, split) for i in range(1000))  # one in thirty has a path
-    scene, asked = next((s, found) for s in scenes if (found := questions(s, 3, kinds=kinds)))
+    some = [make_scene(8 * seed + i, split) for i in range(8)]
+    scene = next((s for s in some if questions(s, 1, kinds=("path",))), _fullest(some))  # which few scenes allow
     opening, closing = THINKING
     turns = []
-    for question in asked:
+    for question in questions(scene, times * len(MULTI_STEP), kinds=MULTI_STEP):
         steps = worked(question.program, scene)
         if way == "direct":
             turns.append((question.text, question.answer))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from panmodal.errors import InputError
-from panmodal.playground.programs import ANSWERS, DIRECTIONS, how_far, run
+from panmodal.playground.programs import ANSWERS, DIRECTIONS, Program, how_far, run
 from panmodal.playground.questions import MARGIN
 from panmodal.playground.words import REGIONS, SUPERLATIVE, TOWARDS, region
 from panmodal.playground.world import BACKGROUNDS, COLOURS, SHAPES, VALUES, Filter, Object, Scene
@@ -18,14 +18,20 @@ NEAR = MARGIN // 2  # units by which a place may be missed, for then no order th
 
 @dataclass
 class Talk:
-    """About what a rationale is, and `those` of the sentence before, to whom the next may refer."""
+    """About what a rationale is, and what its next sentence may refer to: `it`, the last thing that was found, and
+    `those` of the sentence before, if it was about any."""
 
     scene: Scene
+    it: Object | None = None
     those: list[Object] | None = None
 
     def only(self, name: str) -> Object:
-        found: Object = run(["only", ["find", _filter(name)]], self.scene)
-        return found
+        return self.find(["only", ["find", _filter(name)]])
+
+    def find(self, program: Program) -> Object:
+        self.it = run(program, self.scene)
+        assert self.it is not None
+        return self.it
 
     def fitting(self, name: str) -> list[Object]:
         self.those = self.scene.fitting(_filter(name))
@@ -90,8 +96,12 @@ def _at(talk: Talk, _: Seen, *said: str | None) -> bool:
     return all(_near(talk.only(name), place) for name, place in pairs if name and place)
 
 
-def _one_at(talk: Talk, _: Seen, name: str, place: str) -> bool:
-    return any(_near(thing, place) for thing in talk.scene.fitting(_filter(name)))
+def _one_at(talk: Talk, _: Seen, name: str, place: str, towards: str | None) -> bool:
+    there = [thing for thing in talk.scene.fitting(_filter(name)) if _near(thing, place)]
+    if towards is None or talk.it is None:
+        return bool(there) and towards is None
+    way = _towards(towards)
+    return any(how_far(way, thing) > how_far(way, talk.it) for thing in there)
 
 
 def _numbers(talk: Talk, _: Seen, *said: str) -> bool:
@@ -112,10 +122,13 @@ def _beside(talk: Talk, _: Seen, towards: str, name: str, places: str) -> bool:
     return len(met) == len(talk.those) == len(said)
 
 
-def _farthest(talk: Talk, those: Seen, most: str, name: str, place: str | None) -> bool:
+def _farthest(talk: Talk, those: Seen, most: str, towards: str | None, name: str, place: str | None) -> bool:
     things = list(talk.scene.objects) if those is None else those
-    found = max(things, key=lambda thing: how_far(_towards(most), thing), default=None)
-    return found is not None and found.fits(_filter(name)) and (place is None or _near(found, place))
+    if towards:
+        it, way = talk.it, _towards(towards)
+        things = [o for o in talk.scene.objects if it and how_far(way, o) > how_far(way, it)]
+    talk.it = max(things, key=lambda thing: how_far(_towards(most), thing), default=None)
+    return talk.it is not None and talk.it.fits(_filter(name)) and (place is None or _near(talk.it, place))
 
 
 def _any(*options: str) -> str:
@@ -137,11 +150,11 @@ FORMS: tuple[tuple[re.Pattern[str], Judge], ...] = tuple(
         (r"(\d+) and (\d+) makes (\d+)", lambda _, __, a, b, c: int(a) + int(b) == int(c)),
         (rf"the ({NAME}) is ({REGION})", lambda talk, _, name, place: region(talk.only(name)) == place),
         (rf"the ({NAME}) is ({PLACE})(?: and the ({NAME}) ({PLACE}))?", _at),
-        (rf"an? ({NAME}) is ({PLACE})", _one_at),
+        (rf"an? ({NAME}) (?:is )?({PLACE})(?: is ({SIDE}) it)?", _one_at),
         (rf"there are (\d+) ({NAME}) and (\d+) ({NAME})", _numbers),
         (rf"the ({NAME}) is ({VALUE}) and the ({NAME}) ({VALUE})(?: not ({VALUE}))?", _alike),
         (rf"({SIDE}) the ({NAME}) there are objects ({LIST.format(PLACE)})", _beside),
-        (rf"the ({_any(*SUPERLATIVE.values())}) is the ({NAME})(?: ({PLACE}))?", _farthest),
+        (rf"the ({_any(*SUPERLATIVE.values())})(?: ({SIDE}) it)? is the ({NAME})(?: ({PLACE}))?", _farthest),
         (rf"the background is ({_any(*BACKGROUNDS)})", lambda talk, _, colour: talk.scene.background == colour),
     )
 )
