@@ -90,13 +90,13 @@ def test_the_second_stage_takes_over_the_first(tmp_path):
     assert family.caption(scene_picture(0), max_tokens=3)
 
 
-def test_a_t5_is_refused(folder):
+def test_a_longt5_is_refused(folder):
     config = json.loads((folder / "config.json").read_text())
-    config["text_config"]["model_type"] = "t5"
+    config["text_config"]["model_type"] = "longt5"
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(
         pm.CheckpointError,
-        match="model_type 't5'; panmodal reads gpt2, gpt_neox, llama, mistral, mpt, opt",
+        match="model_type 'longt5'; panmodal reads gpt2, gpt_neox, llama, mistral, mpt, opt",
     ):
         pm.load(folder)
 
