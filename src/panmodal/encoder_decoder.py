@@ -90,12 +90,8 @@ class UnscaledAttention(Attention):
 
 
 class EncoderBlock(Block):
-    def __init__(self, config: TransformerConfig, layer: int = 0) -> None:
-        super().__init__(config, layer)
-        self.attn = UnscaledAttention(config)
+    attention = UnscaledAttention
 
 
 class DecoderBlock(CrossBlock):
-    def __init__(self, config: TransformerConfig, layer: int = 0) -> None:
-        super().__init__(config, layer)
-        self.attn, self.cross = UnscaledAttention(config), UnscaledAttention(config)
+    attention = UnscaledAttention

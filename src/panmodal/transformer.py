@@ -151,10 +151,12 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """Attention, then an MLP, each with a residual; `layer` is its number from 0."""
 
+    attention = Attention
+
     def __init__(self, config: TransformerConfig, layer: int = 0) -> None:
         super().__init__()
         self.pre_norm = config.pre_norm
-        self.attn, self.attn_norm = Attention(config), config.make_norm()
+        self.attn, self.attn_norm = self.attention(config), config.make_norm()
         self.mlp, self.mlp_norm = MLP(config), config.make_norm()
 
     def forward(
@@ -182,7 +184,7 @@ class CrossBlock(Block):
 
     def __init__(self, config: TransformerConfig, layer: int = 0, source_dim: int | None = None) -> None:
         super().__init__(config, layer)
-        self.cross, self.cross_norm = Attention(config, source_dim), config.make_norm()
+        self.cross, self.cross_norm = self.attention(config, source_dim), config.make_norm()
 
     def after_attention(self, x: Tensor, source: Source | None) -> Tensor:
         if source is not None:

@@ -46,6 +46,15 @@ def close(ours: torch.Tensor, theirs: torch.Tensor, within: float = 2e-5) -> Non
     assert worst < within * max(1.0, theirs.abs().max().item()), f"off by {worst:.1e}"
 
 
+def same_when_saved(family: Any, theirs: Any, folder: Path) -> None:
+    """What was loaded is saved as the reference reads it, to the last bit."""
+    family.save(folder)
+    again, told = type(theirs).from_pretrained(folder, output_loading_info=True)
+    assert not told["missing_keys"] and not told["unexpected_keys"] and not told["mismatched_keys"]
+    kept = again.state_dict()
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in theirs.state_dict().items())
+
+
 def pictures(count: int = 2, height: int = 32, width: int = 32) -> torch.Tensor:
     return torch.randn(count, 3, height, width, generator=torch.Generator().manual_seed(1))
 
