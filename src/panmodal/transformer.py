@@ -151,7 +151,7 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """Attention, then an MLP, each with a residual; `layer` is its number from 0."""
 
-    attention = Attention
+    attention: type[Attention] = Attention
 
     def __init__(self, config: TransformerConfig, layer: int = 0) -> None:
         super().__init__()

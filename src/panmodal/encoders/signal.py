@@ -50,9 +50,7 @@ class BiasedAttention(Attention):
 
 
 class BiasedBlock(Block):
-    def __init__(self, config: TransformerConfig, layer: int = 0) -> None:
-        super().__init__(config, layer)
-        self.attn = BiasedAttention(config)
+    attention = BiasedAttention
 
 
 class Tubelets(nn.Conv3d):
