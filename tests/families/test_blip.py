@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
 import panmodal as pm
 from panmodal.cache import Source
+from panmodal.data.sample import Sample
 from panmodal.quick import QuickLinear
+from panmodal.training import Stage, train
+from panmodal.training.run import open_source
+from panmodal.training.stages import OBJECTIVES
 from tests.families.small import CONFIGS, small
 from tests.families.test_every_family import scene_picture
 
@@ -77,6 +83,44 @@ def test_an_answer_looks_at_the_picture_and_at_the_question():
     )
     with pytest.raises(pm.InputError, match="one question about one picture, and these are 1 messages with 2 pictures"):
         family.reply(pm.user(*PICTURES[:2], "which?"))
+
+
+def test_questions_about_pictures_of_ones_own_are_learned(tmp_path):
+    """Two about each picture, which is encoded once; as LLaVA's JSON has them."""
+    asked = {"how many?": ["one", "two", "three"], "what colour?": ["red", "blue", "green"]}
+    records = []
+    for i, picture in enumerate(PICTURES[:3]):
+        picture.pixels.save(tmp_path / f"{i}.png")
+        said = [text for question, answers in asked.items() for text in (question, answers[i])]
+        turns = [
+            {"from": ("human", "gpt")[n % 2], "value": "<image>\n" * (n == 0) + text} for n, text in enumerate(said)
+        ]
+        records.append({"id": str(i), "image": f"{i}.png", "conversations": turns})
+    (tmp_path / "own.json").write_text(json.dumps(records))
+    family = other("BlipForQuestionAnswering")
+    source, seen = open_source(str(tmp_path / "own.json")), []
+    hook = family.model.image.register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
+    stage = Stage("own", "vqa", "", {"all": 3e-3}, steps=120, batch=3, warmup=0.1)
+    losses = [step.loss for step in train(family, source, stage)]
+    hook.remove()
+    assert set(seen) == {3} and losses[-1] < 0.05 * losses[0]
+    for question, answers in asked.items():
+        assert [family.answer(picture, question) for picture in PICTURES[:3]] == answers
+
+
+def test_what_cannot_be_learned_to_be_answered():
+    objective, family = OBJECTIVES["vqa"], small("blip")
+    for messages, told in (
+        ((pm.user("how many?"), pm.assistant("two")), "0 pictures and messages of user, assistant"),
+        ((pm.user(PICTURES[0], "how many?"),), "1 pictures and messages of user$"),
+        ((pm.user(PICTURES[0], "one " * 100), pm.assistant("two")), "the model reads"),
+    ):
+        with pytest.raises(pm.InputError, match=told):
+            objective.encode(family.processor, Sample(messages))
+    sample = Sample((pm.user(PICTURES[0], "how many?"), pm.assistant("two")))
+    batch = objective.batch(family.processor, [objective.encode(family.processor, sample)])
+    with pytest.raises(pm.InputError, match="must be BlipForQuestionAnswering"):
+        objective.loss(family.model, batch)
 
 
 def test_a_verb_that_the_checkpoint_has_no_part_for():

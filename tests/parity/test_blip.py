@@ -9,7 +9,9 @@ from PIL import Image as Pil
 
 import panmodal as pm
 from panmodal.cache import Source
+from panmodal.data.sample import Batch
 from panmodal.generate import Sampling, generate
+from panmodal.training.stages import OBJECTIVES
 from tests.parity.reference import TEXT, VISION, close, load, pictures, tokens, write
 
 WORDS = {**TEXT, "bos_token_id": 98, "sep_token_id": 99, "pad_token_id": 0}
@@ -82,6 +84,21 @@ def test_question_answering(tmp_path):
             question = states[row : row + 1, pad[row]]
             told = theirs.text_decoder(answers[row : row + 1], encoder_hidden_states=question, is_decoder=True)
             close(ours[row : row + 1], told.logits, 1e-4)
+
+
+def test_the_loss_of_answers(tmp_path):
+    family, theirs = pair("ForQuestionAnswering", tmp_path)
+    images, questions = pictures(2), tokens(3, 7)
+    answers, long = tokens(3, 5), torch.tensor([5, 3, 4])
+    answers[:, 0], pad = family.model.start, torch.arange(5) < long[:, None]
+    about = torch.tensor([[number, 0.0, 0.0, 1.0, 1.0] for number in (0, 0, 1)])
+    batch = Batch(answers, pad, images=images, regions=about, instructions=Batch(questions))
+    labels = answers.masked_fill(~pad, -100)
+    theirs.eval()
+    with torch.no_grad():
+        ours = OBJECTIVES["vqa"].loss(family.model, batch)
+        expected = theirs(questions, images[[0, 0, 1]], decoder_input_ids=answers, labels=labels).loss
+    close(ours, expected)
 
 
 def test_answers_are_generated_alike(tmp_path):

@@ -1,10 +1,11 @@
-"""BLIP's objectives (Li et al., 2022): pictures and texts told apart, matched, and captions said."""
+"""BLIP's objectives (Li et al., 2022): pictures and texts told apart, matched, captions said; questions answered."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 
 import torch
 import torch.nn.functional as F
@@ -62,7 +63,7 @@ class Hybrid:
         assert batch.pad is not None
         pairs = Batch(batch.ids[: len(batch.images)], batch.pad[: len(batch.images)])
         tokens = model.image(batch.images)  # [N, P, D]
-        said = captioning_loss(model, tokens, pairs)
+        said = saying_loss(model, Source(tokens), pairs)
         if self.captions:
             return said
         logits = model.logits(gathered(model.embed_tokens(tokens)), gathered(_embed_texts(model, pairs))).float()
@@ -71,23 +72,66 @@ class Hybrid:
         return contrastive_loss(logits, alike) + matching_loss(model, tokens, batch, logits.detach(), alike) + said
 
 
+@dataclass(frozen=True)
+class Answering:
+    """Questions about a picture and their answers (BLIP, section 5.3): the words of an answer, each after those before
+    it, in sight of the question as it was read beside the picture. A sample is a picture, encoded once, and as many
+    turns as there are, none in sight of another."""
+
+    def encode(self, processor: Processor, sample: Sample) -> tuple[Image, list[str], list[str]]:
+        roles, pictures = [m.role for m in sample.messages], sample.images
+        if len(pictures) != 1 or not roles or roles != ["user", "assistant"] * (len(roles) // 2):
+            raise InputError(
+                f"what BLIP learns to answer are questions about one picture, each with its answer; these are "
+                f"{len(pictures)} pictures and messages of {', '.join(roles) or 'nobody'}"
+            )
+        pictures[0].check()
+        texts = [m.text for m in sample.messages]
+        processor.texts(texts)  # none is too long
+        return pictures[0], texts[::2], texts[1::2]
+
+    def length(self, encoded: tuple[Image, list[str], list[str]]) -> int:
+        return 0
+
+    def batch(self, processor: Processor, encoded: Sequence[tuple[Image, list[str], list[str]]]) -> Batch:
+        """The texts are the answers, `instructions` the questions, and `regions` tell of which picture each is"""
+        images, asked, said = zip(*encoded, strict=True)
+        questions, answers = processor.texts(list(chain(*asked))), processor.texts(list(chain(*said)))
+        about = [[number, 0.0, 0.0, 1.0, 1.0] for number, several in enumerate(asked) for _ in several]
+        pictures = processor.pictures(images)
+        return replace(answers, images=pictures, regions=torch.tensor(about), instructions=questions)
+
+    def weight(self, batch: Batch) -> int:
+        return len(batch.ids)
+
+    def loss(self, model: Blip, batch: Batch) -> Tensor:
+        if not model.layout.answer:
+            raise InputError("the model does not answer; its architecture must be BlipForQuestionAnswering")
+        assert batch.images is not None
+        assert batch.regions is not None
+        questions, tokens = batch.instructions, model.image(batch.images)[batch.regions[:, 0].long()]  # [N, P, D]
+        assert questions is not None
+        return saying_loss(model, model.read(Source(tokens), questions.ids, questions.real), batch)
+
+
 def _embed_texts(model: Blip, pairs: Batch) -> Tensor:
     """-> [N, dim]"""
     rows, vectors = zip(*((rows, model.embed_texts(ids, pad)) for rows, ids, pad in pairs.by_length()), strict=True)
     return torch.cat(vectors)[torch.cat(rows).argsort()]
 
 
-def captioning_loss(model: Blip, tokens: Tensor, pairs: Batch) -> Tensor:
-    """Image tokens [N, P, D] and a caption for each -> the mean over all words"""
+def saying_loss(model: Blip, source: Source, texts: Batch) -> Tensor:
+    """What is looked at, of N rows, and a text for each -> the mean over all words"""
     assert model.decoder is not None
     losses, words = [], 0
-    for rows, ids, pad in pairs.by_length():
+    for rows, ids, pad in texts.by_length():
         started = torch.cat([torch.full_like(ids[:, :1], model.start), ids[:, 1:]], dim=1)
-        hidden = model.decoder.hidden(started, source=Source(tokens[rows]))  # words do not look at padding after them
+        seen = Source(source.vectors[rows], None if source.mask is None else source.mask[rows])
+        hidden = model.decoder.hidden(started, source=seen)  # words do not look at padding after them
         count = int(pad[:, 1:].sum())
         losses.append(count * next_token_loss(hidden, ids.masked_fill(~pad, IGNORED), model.decoder.logits))
         words += count
-    return mean_of_all(torch.stack(losses).sum(), words, len(tokens))
+    return mean_of_all(torch.stack(losses).sum(), words, len(texts.ids))
 
 
 def matching_loss(model: Blip, tokens: Tensor, batch: Batch, logits: Tensor, alike: Tensor) -> Tensor:

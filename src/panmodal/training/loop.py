@@ -25,7 +25,7 @@ from panmodal.data.sample import Batch
 from panmodal.errors import InputError, TrainingError
 from panmodal.families import Chat, Family
 from panmodal.lora import adapters, is_adapter
-from panmodal.training.hybrid import Hybrid
+from panmodal.training.hybrid import Answering, Hybrid
 from panmodal.training.preference import Preference
 from panmodal.training.stages import Objective, Stage, parameter_groups
 from panmodal.training.state import restore, save
@@ -198,7 +198,7 @@ def _telling(objective: Objective) -> Callable[[Any, Batch], tuple[Tensor, Mappi
 
 
 def _check_shares(stage: Stage, world: World) -> None:
-    if world.size > 1 and world.parallel == "fsdp" and isinstance(stage.learns, Hybrid):
+    if world.size > 1 and world.parallel == "fsdp" and isinstance(stage.learns, Hybrid | Answering):
         raise InputError(f"stage {stage.name!r}: {stage.objective!r} does not run under fsdp; take parallel = 'ddp'")
     if stage.batch % world.size:
         raise InputError(

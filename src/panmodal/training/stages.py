@@ -17,7 +17,7 @@ from panmodal.errors import InputError, LabelError, suggest
 from panmodal.language import logits_of
 from panmodal.lora import Lora, beneath_adapters
 from panmodal.training.anchored import Anchored
-from panmodal.training.hybrid import Hybrid
+from panmodal.training.hybrid import Answering, Hybrid
 from panmodal.training.losses import next_token_loss
 from panmodal.training.masks import Masks
 from panmodal.training.pairs import CaptionedPairs, Pairs, Regions, Representation
@@ -223,6 +223,7 @@ OBJECTIVES: dict[str, Objective] = {
     "points": Regions(points=True),
     "blip": Hybrid(),
     "captions": Hybrid(captions=True),
+    "vqa": Answering(),
     "answers": NextToken(),
     "separate_answers": NextToken(apart=True),
     "text": NextToken(everything=True),
