@@ -95,10 +95,11 @@ CONNECTOR_OPTIONS = {
     "resampler": RESAMPLER,
     "abstractor": dict(depth=1),
 }
+ANSWERING = {"architectures": ["BlipForQuestionAnswering"]}
 
 
 def small(name: str, std: float = 0.1) -> Family:
-    """`name`: a key of CONFIGS, or one composed of others: `flamingo`, `adapter`, `llava` (with `-tiles`, or `-` and a connector), `senses` or `minigpt4`."""
+    """`name`: a key of CONFIGS, `blip-vqa`, or one composed of others: `flamingo`, `adapter`, `llava` (with `-tiles`, or `-` and a connector), `senses` or `minigpt4`."""
     torch.manual_seed(0)
     if name == "flamingo":
         family = flamingo(small("clip", std), small("llama", std), every=2, latents=4, depth=1, heads=4, head_dim=8)
@@ -121,7 +122,7 @@ def small(name: str, std: float = 0.1) -> Family:
             small("blip2", std).save(folder)
             family = minigpt4(folder, small("llama", std))
     else:
-        config = CONFIGS[name]
+        config = CONFIGS["blip"] | ANSWERING if name == "blip-vqa" else CONFIGS[name]
         files = {**tokenizer().to_files(), "preprocessor_config.json": json.dumps(PICTURES).encode()}
         if "vocab_size" in config and config["model_type"] != "bert":
             files["chat_template.jinja"] = CHAT_TEMPLATE.encode()
