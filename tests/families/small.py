@@ -40,6 +40,25 @@ SEGMENTS = dict(
     prompt_encoder_config=dict(hidden_size=32, image_size=32),
     mask_decoder_config=dict(hidden_size=32, mlp_dim=64, num_attention_heads=2, iou_head_hidden_dim=32),
 )
+SEGMENTS2 = dict(
+    vision_config=dict(
+        backbone_config=dict(
+            hidden_size=16,
+            patch_kernel_size=[3, 3],
+            patch_stride=[1, 1],
+            patch_padding=[1, 1],
+            blocks_per_stage=[1, 1, 1, 1],
+            embed_dim_per_stage=[16, 32, 32, 32],
+            num_attention_heads_per_stage=[1, 2, 2, 2],
+            window_size_per_stage=[4, 4, 2, 2],
+            global_attention_blocks=[],
+        ),
+        backbone_channel_list=[32, 32, 32, 16],
+        fpn_hidden_size=32,
+    ),
+    prompt_encoder_config=dict(hidden_size=32, image_size=32),
+    mask_decoder_config=dict(hidden_size=32, mlp_dim=64, num_attention_heads=2, iou_head_hidden_dim=32),
+)
 
 CONFIGS = {
     "clip": dict(model_type="clip", vision_config=SEEN, text_config=READ, projection_dim=16),
@@ -85,6 +104,7 @@ CONFIGS = {
         imu_config=dict(**BOUND, num_samples=40),
     ),
     "sam": dict(model_type="sam", **SEGMENTS),
+    "sam2": dict(model_type="sam2", **SEGMENTS2),
     "bert": dict(model_type="bert", **{k: v for k, v in READ.items() if k != "eos_token_id"}),
 }
 
@@ -128,13 +148,13 @@ def small(name: str, std: float = 0.1) -> Family:
             files["chat_template.jinja"] = CHAT_TEMPLATE.encode()
         if config["model_type"] in ("vit", "dinov2"):
             files = {"preprocessor_config.json": files["preprocessor_config.json"]}
-        if config["model_type"] == "sam":
-            padded = {"image_processor_type": "SamImageProcessor", "size": {"longest_edge": 32}}
-            files = {"preprocessor_config.json": json.dumps(padded).encode()}
+        if config["model_type"] in ("sam", "sam2"):
+            size = {"longest_edge": 32} if name == "sam" else {"height": 32, "width": 32}
+            files = {"preprocessor_config.json": json.dumps({"size": size}).encode()}
         if name == "instructblip":
             files |= {f"qformer_tokenizer/{file}": content for file, content in tokenizer().to_files().items()}
         family = family_of(config).fresh(config, files)
-    if name != "sam":  # whose positions must not be quiet
+    if name not in ("sam", "sam2"):  # whose positions must not be quiet
         initialise(family.model, std)
     if isinstance(family.model, Flamingo):  # whose gates begin closed
         for gate in family.model.gates.parameters():

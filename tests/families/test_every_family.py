@@ -90,7 +90,7 @@ def output(family, name):
         return torch.cat([alike, model.match(Source(model.encoder(images)), batch.ids, batch.pad).flatten()])
     if name in ("vit", "dinov2"):
         return model(family.processor.pictures(pictures)).flatten()
-    if name == "sam":
+    if name in ("sam", "sam2"):
         images = family.processor.pictures(pictures)
         points, kinds = 32 * torch.rand(2, 5, 2, generator=torch.Generator().manual_seed(0)), torch.arange(-1, 4)
         answers = [model(images, points, kinds.expand(2, -1), given, ALL) for given in (None, images.mean(1))]
@@ -125,6 +125,7 @@ def test_every_parameter_matters(name):
 
 STAGES = {
     "sam": "masks",
+    "sam2": "masks",
     "imagebind": "anchored",
     "clip": "contrastive",
     "siglip": "sigmoid",

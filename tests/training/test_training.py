@@ -288,7 +288,7 @@ def test_a_picture_is_encoded_once_for_all_its_masks(monkeypatch):
     encoded, decoded = [], []
     encode, decode = family.model.encode, family.model.decode
     monkeypatch.setattr(family.model, "encode", lambda images: encoded.append(len(images)) or encode(images))
-    monkeypatch.setattr(family.model, "decode", lambda *a: decoded.append(a) or decode(*a))
+    monkeypatch.setattr(family.model, "decode", lambda *a, **more: decoded.append(a) or decode(*a, **more))
     objective.loss(family.model, batch)
     assert encoded == [2]
     assert [(len(points), points.shape[1]) for _, points, *_ in decoded] == [(len(batch.masks), n) for n in (2, 3, 4)]

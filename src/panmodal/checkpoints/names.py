@@ -297,18 +297,20 @@ def to_theirs(ours: Iterable[str], names: Names) -> dict[str, To]:
         for our_path in (to,) if isinstance(to, str) else to.names:
             inverse.setdefault(our_path, []).append(theirs)
     found: dict[str, To] = {}
-    for name in ours:
-        path, numbers = next(_numbers_out(name))
-        if path in inverse:
-            places = inverse[path]
-        else:
-            module, _, leaf = path.rpartition(".")
-            places = [f"{theirs}.{leaf}" for theirs in inverse[module]]
-        for place in places:
-            whole = to_ours(place.format(*numbers), names)
-            assert whole is not None
-            found[place.format(*numbers)] = whole
+    for place in (place for name in ours for place in _places(name, inverse)):
+        whole = to_ours(place, names)
+        assert whole is not None
+        found[place] = whole
     return found
+
+
+def _places(ours: str, inverse: Mapping[str, list[str]]) -> list[str]:
+    """The published names of one of our tensors, by those of its path or of its module"""
+    for path, numbers in _numbers_out(ours):
+        module, _, leaf = path.rpartition(".")
+        if places := inverse.get(path) or [f"{theirs}.{leaf}" for theirs in inverse.get(module, ())]:
+            return [place.format(*numbers) for place in places]
+    raise KeyError(ours)
 
 
 def _numbers_out(name: str) -> Iterator[tuple[str, list[str]]]:

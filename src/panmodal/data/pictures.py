@@ -219,6 +219,18 @@ class PaddedTransform(ImageTransform):
         return out
 
 
+class StretchedTransform(PaddedTransform):
+    """As SAM 2 has its pictures: stretched to a square."""
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> StretchedTransform:
+        """Reads SAM 2's `preprocessor_config.json`."""
+        return cls(**vars(ImageTransform.from_config({**_SAM, "size": 1024, **config, "do_pad": False})))
+
+    def fitted(self, width: int, height: int) -> tuple[int, int]:
+        return self.width, self.height
+
+
 _CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _HALF = {"image_mean": (0.5, 0.5, 0.5), "image_std": (0.5, 0.5, 0.5)}
 _SAM = {"image_mean": (0.485, 0.456, 0.406), "image_std": (0.229, 0.224, 0.225), "resample": 2}

@@ -28,7 +28,7 @@ from panmodal.families.imagebind import Binding
 from panmodal.families.language import LanguageChat
 from panmodal.families.llava import LlavaChat, llava
 from panmodal.families.remote import PREFIX, Pace, Remote
-from panmodal.families.sam import Segmenter
+from panmodal.families.sam import Segmenter, Segmenter2
 from panmodal.families.senses import SensesChat, senses
 from panmodal.families.towers import ImageTower, TextTower
 from panmodal.foreign import knows
@@ -46,6 +46,8 @@ FAMILIES: dict[str, type[Family[Any]]] = {
     "instructblip": InstructBlipChat,
     "imagebind": Binding,
     "sam": Segmenter,
+    "sam2": Segmenter2,
+    "sam2_video": Segmenter2,
     "senses": SensesChat,
     "flamingo": FlamingoChat,
     "idefics": FlamingoChat,

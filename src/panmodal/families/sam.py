@@ -1,24 +1,25 @@
-"""Visually prompted: points, boxes and masks in, masks out (SAM, Kirillov et al., 2023)."""
+"""Visually prompted: points, boxes and masks in, masks out (SAM, Kirillov et al., 2023; SAM 2, Ravi et al., 2024)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from panmodal.checkpoints import sam as published
+from panmodal.checkpoints import sam, sam2
 from panmodal.checkpoints.names import Names
 from panmodal.checkpoints.parts import Config
 from panmodal.data.masks import to_rle
-from panmodal.data.pictures import PaddedTransform
+from panmodal.data.pictures import PaddedTransform, StretchedTransform
 from panmodal.data.processor import Processor
 from panmodal.data.sample import Image
 from panmodal.encoders import GridEncoder
+from panmodal.encoders.hiera import HieraEncoder
 from panmodal.errors import CheckpointError, InputError
 from panmodal.families.base import Family
 from panmodal.generators import MaskDecoder, PromptEncoder
@@ -33,7 +34,17 @@ from panmodal.generators.everything import (
     stability,
     suppress,
 )
-from panmodal.generators.masks import FOREGROUND, NOWHERE, SEVERAL, SINGLE, Box, Point, as_prompts
+from panmodal.generators.masks import (
+    FOREGROUND,
+    NOWHERE,
+    SEVERAL,
+    SINGLE,
+    Box,
+    FineMaskDecoder,
+    Point,
+    as_prompts,
+    by_place,
+)
 
 CLICKS, MASKS = 64, 16  # whose masks are made, and of these at full size, at a time
 FEW = 2  # prompts in the decoder at a time, on a CPU: what it makes of more does not fit its caches
@@ -43,7 +54,7 @@ PUBLISHED = {"points_per_side": 32, "min_score": 0.88, "min_stability": 0.95, "o
 class Sam(nn.Module):
     """A picture is encoded once; each prompt about it then costs the decoder alone."""
 
-    def __init__(self, encoder: GridEncoder, prompts: PromptEncoder, decoder: MaskDecoder) -> None:
+    def __init__(self, encoder: GridEncoder | HieraEncoder, prompts: PromptEncoder, decoder: MaskDecoder) -> None:
         super().__init__()
         self.encoder, self.prompts, self.decoder = encoder, prompts, decoder
 
@@ -51,6 +62,10 @@ class Sam(nn.Module):
         """images [B, 3, height, width] -> features [B, R, C, D]"""
         out: Tensor = self.encoder(images)
         return out
+
+    def look(self, images: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
+        """images [B, 3, height, width] -> features [B, R, C, D], and those of higher resolution, if it has any"""
+        return self.encode(images), ()
 
     def decode(
         self,
@@ -60,13 +75,15 @@ class Sam(nn.Module):
         masks: Tensor | None = None,
         which: slice = SEVERAL,
         places: Tensor | None = None,
+        fine: Sequence[Tensor] = (),
     ) -> tuple[Tensor, Tensor]:
         """Features [P, R, C, D], or [1, R, C, D] of one picture for all prompts; points [P, Q, 2] in pixels of the
         model's input; kinds [P, Q]; masks [P, 4R, 4C], logits of an earlier answer; places [R, C, D], the positions
-        of features where they have been made -> logits [P, M, 4R, 4C], predicted IoU [P, M]"""
+        of features where they have been made; `fine`, as `look` gives them
+        -> logits [P, M, 4R, 4C], predicted IoU [P, M]"""
         places = self.prompts.grid(*features.shape[1:3]) if places is None else places
         out: tuple[Tensor, Tensor] = self.decoder(
-            features + self.prompts.masks(masks), places, self.prompts.points(points, kinds), which
+            features + self.prompts.masks(masks), places, self.prompts.points(points, kinds), which, fine
         )
         return out
 
@@ -74,17 +91,42 @@ class Sam(nn.Module):
         self, images: Tensor, points: Tensor, kinds: Tensor, masks: Tensor | None = None, which: slice = SEVERAL
     ) -> tuple[Tensor, Tensor]:
         """images [B, 3, height, width] and a prompt for each -> logits [B, M, 4R, 4C], predicted IoU [B, M]"""
-        return self.decode(self.encode(images), points, kinds, masks, which)
+        features, fine = self.look(images)
+        return self.decode(features, points, kinds, masks, which, fine=fine)
+
+
+class Sam2(Sam):
+    """The encoder's coarse features are what prompts look at; its finer ones go into the masks."""
+
+    decoder: FineMaskDecoder
+
+    def __init__(self, encoder: HieraEncoder, prompts: PromptEncoder, decoder: FineMaskDecoder) -> None:
+        super().__init__(encoder, prompts, decoder)
+        self.no_memory = nn.Parameter(torch.zeros(1, decoder.dim))  # what a picture has instead of a video's past
+
+    def encode(self, images: Tensor) -> Tensor:
+        return self.look(images)[0]
+
+    def look(self, images: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
+        """images [B, 3, height, width] -> features [B, R, C, D], and [B, R * C, 4, D / 4], [B, R * C, 4, 4, D / 8]"""
+        finest, finer, coarse = self.encoder(images)[:3]
+        to_finest, to_finer = self.decoder.fine
+        fine = (
+            by_place(conv(x.movedim(-1, 1)).movedim(1, -1), doublings)
+            for conv, x, doublings in ((to_finer, finer, 1), (to_finest, finest, 2))
+        )
+        return coarse + self.no_memory, tuple(fine)
 
 
 @dataclass(frozen=True)
 class ImageEmbedding:
-    """A picture as the encoder sees it: features [1, R, C, D] and their positions [R, C, D], and its width and height
-    in pixels."""
+    """A picture as the encoder sees it: features [1, R, C, D] and their positions [R, C, D], its width and height in
+    pixels, and `fine`, features of higher resolution, if there are any."""
 
     features: Tensor
     places: Tensor
     size: tuple[int, int]
+    fine: Sequence[Tensor] = ()
 
 
 @dataclass(frozen=True)
@@ -122,9 +164,12 @@ class Segment:
 class Segmenter(Family[Sam]):
     """Makes masks of what points, boxes and masks mean in a picture."""
 
+    published: ClassVar[Mapping[str, Any]] = PUBLISHED
+    reads: ClassVar[type[PaddedTransform]] = PaddedTransform
+
     @staticmethod
     def build(config: Config) -> tuple[Sam, Names]:
-        encoder, prompts, decoder, names = published.read(config)
+        encoder, prompts, decoder, names = sam.read(config)
         return Sam(encoder, prompts, decoder), names
 
     @classmethod
@@ -137,7 +182,7 @@ class Segmenter(Family[Sam]):
         return family
 
     def make_processor(self) -> Processor:
-        transform = PaddedTransform.from_config(self.checkpoint.image_processor)
+        transform = self.reads.from_config(self.checkpoint.image_processor)
         if transform.width != self.model.prompts.image_size:
             raise CheckpointError(
                 f"preprocessor_config.json makes pictures of {transform.width} pixels, config.json has the model read "
@@ -155,8 +200,8 @@ class Segmenter(Family[Sam]):
     def embed_image(self, image: Image) -> ImageEmbedding:
         """What `segment` accepts in the picture's place, so that further prompts cost the decoder alone."""
         pixels = self.processor.pictures([image]).to(self.device, self.dtype)
-        features = self.model.encode(pixels)
-        return ImageEmbedding(features, self.model.prompts.grid(*features.shape[1:3]), image.pixels.size)
+        features, fine = self.model.look(pixels)
+        return ImageEmbedding(features, self.model.prompts.grid(*features.shape[1:3]), image.pixels.size, fine)
 
     @torch.inference_mode()
     def segment(
@@ -228,7 +273,7 @@ class Segmenter(Family[Sam]):
 
     @property
     def _own(self) -> dict[str, Any]:
-        return {**PUBLISHED, **self.config.get("mask_generation", {})}
+        return {**self.published, **self.config.get("mask_generation", {})}
 
     def _everything_in(
         self, image: Image, crop: Crop, points_per_side: int, min_score: float, min_stability: float, max_overlap: float
@@ -269,7 +314,7 @@ class Segmenter(Family[Sam]):
         at, kinds = (at * scale).to(self.device, torch.float32), kinds.to(self.device)
         few = FEW if self.device.type == "cpu" else len(at)
         answers = [
-            self.model.decode(seen.features, *some, mask, which, seen.places)
+            self.model.decode(seen.features, *some, mask, which, seen.places, seen.fine)
             for some in zip(torch.split(at, few), torch.split(kinds, few), strict=True)
         ]
         logits, scores = (torch.cat(part) for part in zip(*answers, strict=True))
@@ -280,6 +325,30 @@ class Segmenter(Family[Sam]):
         (width, height), (fit_width, fit_height) = size, self.transform.fitted(*size)
         rows = stretch(logits.shape[1], self.transform.height, fit_height, height)
         cols = stretch(logits.shape[2], self.transform.width, fit_width, width)
+        return rows.to(self.device) @ logits.float() @ cols.T.to(self.device)
+
+
+class Segmenter2(Segmenter):
+    """Makes masks as `Segmenter` does, with SAM 2."""
+
+    published: ClassVar[Mapping[str, Any]] = {**PUBLISHED, "min_score": 0.8}
+    reads: ClassVar[type[PaddedTransform]] = StretchedTransform
+
+    @staticmethod
+    def build(config: Config) -> tuple[Sam2, Names]:
+        encoder, prompts, decoder, names = sam2.read(config)
+        return Sam2(encoder, prompts, decoder), names
+
+    def _answer(
+        self, seen: ImageEmbedding, at: Tensor, kinds: Tensor, mask: Tensor | None = None, which: slice = SEVERAL
+    ) -> tuple[Tensor, Tensor]:
+        if kinds.numel() and (kinds[:, -1] != NOWHERE).any():  # boxes, too, end with a point nowhere
+            at, kinds = F.pad(at, (0, 0, 0, 1)), F.pad(kinds, (0, 1), value=NOWHERE)
+        return super()._answer(seen, at, kinds, mask, which)
+
+    def _full(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
+        """Masks of low resolution [M, h, w] over the picture [M, H, W], stretched once"""
+        cols, rows = (stretch(low, low, low, full) for low, full in zip(logits.shape[:0:-1], size, strict=True))
         return rows.to(self.device) @ logits.float() @ cols.T.to(self.device)
 
 

@@ -165,22 +165,79 @@ class MaskDecoder(nn.Module):
         self.filters = nn.ModuleList(Perceptron(dim, dim, dim // 8, 3) for _ in range(1 + several))
         self.iou = Perceptron(dim, iou_dim, 1 + several, iou_depth)
 
-    def forward(self, image: Tensor, places: Tensor, prompts: Tensor, which: slice = ALL) -> tuple[Tensor, Tensor]:
-        """image [P or 1, R, C, D], its positions [R, C, D], prompts [P, Q, D] -> logits [P, M, 4R, 4C], IoU [P, M]"""
+    def forward(
+        self, image: Tensor, places: Tensor, prompts: Tensor, which: slice = ALL, fine: Sequence[Tensor] = ()
+    ) -> tuple[Tensor, Tensor]:
+        """image [P or 1, R, C, D], its positions [R, C, D], prompts [P, Q, D] -> logits [P, M, 4R, 4C], IoU [P, M]
+
+        `fine`, if the encoder has any, are features of twice and of four times the resolution, as `by_place` has them.
+        """
         rows, cols = places.shape[:2]
         image, places = image.flatten(1, 2), places.flatten(0, 1)
-        own = torch.cat([self.iou_token, self.mask_tokens]).expand(len(prompts), -1, -1)
+        own = torch.cat(self.own_tokens()).expand(len(prompts), -1, -1)
         tokens = prompts = torch.cat([own, prompts], dim=1)
         for block in self.blocks:
             tokens, image = block(tokens, image, prompts, places)
         tokens = self.norm(tokens + self.cross.to_image(tokens + prompts, image, image + places))
-        fine = F.gelu(self.enlarge_norm(enlarged(self.enlarge, image)))  # [P, R * C, 4, D / 4]
-        fine = F.gelu(enlarged(self.enlarge_again, fine))  # [P, R * C, 4, 4, D / 8]
+        large = enlarged(self.enlarge, image)  # [P, R * C, 4, D / 4]
+        large = F.gelu(self.enlarge_norm(large + fine[0] if fine else large))
+        large = enlarged(self.enlarge_again, large)  # [P, R * C, 4, 4, D / 8]
+        large = F.gelu(large + fine[1] if fine else large)
         asked = range(1 + len(self.filters))[1:][which]
         filters = torch.stack([self.filters[i - 1](tokens[:, i]) for i in asked], dim=1)  # [P, M, D / 8]
-        logits = torch.einsum("ptabd,pmd->pmtab", fine, filters)
+        logits = torch.einsum("ptabd,pmd->pmtab", large, filters)
         logits = logits.view(*logits.shape[:2], rows, cols, 2, 2, 2, 2).permute(0, 1, 2, 4, 6, 3, 5, 7)
         return logits.reshape(*logits.shape[:2], 4 * rows, 4 * cols), self.iou(tokens[:, 0])[:, which]
+
+    def own_tokens(self) -> list[Tensor]:
+        """What stands before a prompt: the token that tells the IoU, then those of the masks"""
+        return [self.iou_token, self.mask_tokens]
+
+
+class FineMaskDecoder(MaskDecoder):
+    """SAM 2's (Ravi et al., 2024): masks are drawn over features of higher resolution, too. If a single mask is asked
+    for whose size would change by more than 1 - `steady` with a threshold `delta` higher or lower, it is that of the
+    several of which the model expects most."""
+
+    def __init__(
+        self,
+        config: TransformerConfig,
+        narrowing: int,
+        several: int,
+        iou_dim: int,
+        iou_depth: int,
+        delta: float,
+        steady: float,
+    ) -> None:
+        super().__init__(config, narrowing, several, iou_dim, iou_depth)
+        dim, self.delta, self.steady = self.dim, delta, steady
+        self.fine = nn.ModuleList([nn.Conv2d(dim, dim // 8, 1), nn.Conv2d(dim, dim // 4, 1)])
+        self.thing_token = nn.Parameter(torch.zeros(1, dim))  # finds whether there is anything, which videos ask
+
+    def own_tokens(self) -> list[Tensor]:
+        return [*super().own_tokens(), self.thing_token]
+
+    def forward(
+        self, image: Tensor, places: Tensor, prompts: Tensor, which: slice = ALL, fine: Sequence[Tensor] = ()
+    ) -> tuple[Tensor, Tensor]:
+        logits, scores = super().forward(image, places, prompts, ALL, fine)
+        scores = scores.sigmoid()
+        if which != SINGLE or self.training:
+            return logits[:, which], scores[:, which]
+        large, small = ((logits[:, 0] > edge).flatten(1).sum(dim=1) for edge in (-self.delta, self.delta))
+        best = torch.where(small >= self.steady * large, 0, 1 + scores[:, 1:].argmax(dim=1))
+        rows = torch.arange(len(best), device=best.device)
+        return logits[rows, best, None], scores[rows, best, None]
+
+
+def by_place(fine: Tensor, doublings: int) -> Tensor:
+    """Features of 2 ** doublings the resolution, by the place of the coarse grid in which they lie, as `enlarged` makes
+    them: [B, 2R, 2C, D] -> [B, R * C, 4, D], [B, 4R, 4C, D] -> [B, R * C, 4, 4, D]"""
+    times, twos = 2**doublings, (2,) * doublings
+    batch, rows, cols, dim = fine.shape
+    x = fine.reshape(batch, rows // times, *twos, cols // times, *twos, dim)
+    within = (axis for i in range(doublings) for axis in (2 + i, 3 + doublings + i))
+    return x.permute(0, 1, 2 + doublings, *within, -1).reshape(batch, -1, *(4,) * doublings, dim)
 
 
 def enlarged(layer: nn.ConvTranspose2d, x: Tensor) -> Tensor:

@@ -67,12 +67,13 @@ class Masks:
         assert batch.masks is not None
         assert batch.regions is not None
         truth, rows = batch.masks, torch.arange(len(batch.masks), device=batch.masks.device)
-        features = model.encode(batch.images)[batch.regions[:, 0].long()]
+        owners, (features, fine) = batch.regions[:, 0].long(), model.look(batch.images)
+        features, fine = features[owners], [x[owners] for x in fine]
         target = F.adaptive_avg_pool2d(truth[:, None].float(), 4 * features.shape[1]) >= 0.5  # at the logits' size
         points, kinds, doubtful = first_prompts(truth, batch.regions[:, 1:] * truth.shape[-1])
         total, mask = torch.zeros((), device=truth.device), None
         for _ in range(ROUNDS):
-            logits, scores = model.decode(features, points, kinds, mask, ALL)
+            logits, scores = model.decode(features, points, kinds, mask, ALL, fine=fine)
             wrong = FOCAL * focal_loss(logits, target) + dice_loss(logits, target)  # [R, 4]
             drawn = wrong[:, 0] + doubtful * wrong[:, 1:].amin(dim=1)
             total = total + drawn.mean() + F.mse_loss(scores, mask_iou(logits > 0, target))
