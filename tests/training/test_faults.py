@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -60,6 +61,29 @@ def test_the_second_run_in_a_folder_is_refused(recipe, tmp_path):
     process.kill()
     process.join()
     run_recipe(recipe(), quiet=True, restart=True)  # its lock went with it
+
+
+def test_who_is_left_alone_says_so_in_a_line(recipe, tmp_path):
+    """Of two processes one is killed; torchrun would show what the other says, too."""
+    path, log = recipe(steps=10**6), tmp_path / "out" / "log.jsonl"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    told = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "panmodal", "train", str(path), "--json"]
+    two = [
+        subprocess.Popen(
+            command, env=os.environ | told | {"RANK": rank, "LOCAL_RANK": rank}, stderr=subprocess.PIPE, text=True
+        )
+        for rank in "01"
+    ]
+    deadline = time.monotonic() + 600
+    while not (log.exists() and log.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    two[1].kill()
+    said = two[0].communicate(timeout=600)[1].strip().splitlines()
+    assert two[0].returncode == 1 and said[-1].startswith("panmodal: another process of the run has ended")
+    assert not any("Traceback" in line for line in said)
 
 
 def test_a_full_disk_leaves_the_state_before(recipe, tmp_path, monkeypatch):

@@ -23,6 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 from panmodal.cache import Source
+from panmodal.errors import TrainingError
 from panmodal.transformer import Block, Transformer
 
 T = TypeVar("T")
@@ -143,6 +144,12 @@ def joined(parallel: Parallel, device: str) -> Iterator[tuple[World, str]]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo")
     try:
         yield World(dist.get_rank(), size, parallel), device
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
+        raise TrainingError(
+            "another process of the run has ended, and says why; the same command goes on from the last state"
+        ) from error
     finally:
         dist.destroy_process_group()
 
