@@ -52,6 +52,14 @@ def test_the_abstractor_knows_where_things_are():
         connector(torch.randn(1, 12, 8))
 
 
+@pytest.mark.parametrize("kind", CONNECTORS)
+def test_every_connector_learns_over_a_frozen_encoder(kind):
+    """As in a first stage; an abstractor's backward pass once ended the process there, without a word."""
+    connector = make_connector(kind, 32, 6)
+    connector(torch.randn(4, 144, 32)).sum().backward()
+    assert all(p.grad is not None for p in connector.parameters())
+
+
 @pytest.mark.parametrize("kind", ["qformer", "resampler"])
 def test_learned_queries_do_not_mind_the_order_of_patches(kind):
     torch.manual_seed(0)

@@ -77,7 +77,8 @@ class ConvolutionalAbstractor(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """[B, P, source] -> [B, P / factor^2, D]; the P patches are a square grid, its side rounded down."""
         side = _side(features.shape[1])
-        x = self.before(features.mT.reshape(len(features), -1, side, side))
+        # contiguous, for the backward pass of a group norm in torch 2.13 fails where channels come last and are frozen
+        x = self.before(features.mT.contiguous().view(len(features), -1, side, side))
         x = self.after(F.adaptive_avg_pool2d(x, max(1, side // self.factor)))
         out: Tensor = self.mlp(x.flatten(2).mT)
         return out
