@@ -23,7 +23,7 @@ def thinker(monkeypatch):
 
     def make(said):
         known = {}
-        for seed in range(60):
+        for seed in range(200):
             scene = make_scene(seed, "test")
             for kind in MULTI_STEP:
                 for question in questions(scene, 1, kinds=(kind,)):
@@ -59,7 +59,7 @@ def test_who_knows_it_all(thinker):
 def test_who_is_right_for_wrong_reasons(thinker):
     model, _ = thinker(lambda why, answer: f"<think>there is no object. I {why}</think> The answer is {answer}.")
     metrics = pm.evaluate(model, "playground/multi-step", count=COUNT, cot=Reasoning("thoughts")).metrics
-    assert metrics["accuracy"] == 1 and metrics["grounded"] == 0 and metrics["steps_right"] < 0.5
+    assert metrics["accuracy"] == 1 and metrics["grounded"] == 0 and metrics["steps_right"] < 0.8
     assert metrics["steps_unparsed"] == COUNT
 
 

@@ -13,7 +13,7 @@ from panmodal.playground.steps import check
 from panmodal.playground.working import worked
 from panmodal.training.run import SOURCES
 
-SCENES = 600  # a tenth of which have a path
+SCENES = 1000  # of which one in 26 has a path
 
 
 def test_steps_hold_and_questions_alone_tell_little():
@@ -27,19 +27,19 @@ def test_steps_hold_and_questions_alone_tell_little():
             answers[question.kind][question.answer] += 1
     assert answers.keys() == set(MULTI_STEP)
     for kind, told in answers.items():
-        assert max(told.values()) < (0.6 if kind == "compare" else 0.3) * told.total()
+        assert max(told.values()) < 0.3 * told.total(), kind
 
 
 def test_every_step_counts():
-    scene = next(s for s in map(make_scene, range(40)) if len(s.objects) == 6 and questions(s, 1, kinds=("path",)))
+    scene = next(s for s in map(make_scene, range(500)) if questions(s, 1, kinds=("path",)))
     (question,) = questions(scene, 1, kinds=("path",))
     steps = worked(question.program, scene).split(". ")
     assert steps[-1].startswith("the ") and question.answer in steps[-1]
-    for other in (make_scene(seed) for seed in range(40, 60)):
+    for other in (make_scene(scene.seed + 1 + i) for i in range(20)):
         assert set(check(". ".join(steps), other)) != {True}
 
 
-@pytest.mark.parametrize("way", ["direct", "direct-thrice", "thoughts", "two-stage"])
+@pytest.mark.parametrize("way", ["direct", "thoughts", "two-stage"])
 def test_ways_to_answer(way):
     asked, answered = zip(*(m.messages[i : i + 2] for m in map(SOURCES[f"playground/multi-step/{way}"].sample, range(30))
                             for i in range(0, len(m.messages), 2)), strict=True)  # fmt: skip
@@ -49,4 +49,4 @@ def test_ways_to_answer(way):
     if way == "two-stage":
         assert whole == [said.text.endswith(WHY) for said in asked] and 0.6 < sum(whole) / len(whole) < 0.9
         assert all(said.text.endswith(".") for said, steps in zip(asked, whole, strict=True) if not steps)
-    assert len(asked) > (200 if way == "direct-thrice" else 60)
+    assert len(asked) > 80

@@ -12,7 +12,7 @@ A program is a nested list in JSON's types, its head naming the step:
 | `beside R o` | the objects that stand in relation R (left, right, above, below) to the object o |
 | `extreme R S` | the object of S that lies farthest in direction R |
 | `exists S`, `count S` | `yes` or `no`; a number |
-| `plus m n` | the sum of two numbers |
+| `plus m n`, `minus m n` | the sum of two numbers; their difference |
 | `more S T` | whether S has more objects than T |
 | `query A o` | an attribute of o: size, colour, shape, digit, quarter |
 | `same A o p` | whether o and p agree on A |
@@ -71,6 +71,7 @@ STEPS: dict[str, Callable[..., Any]] = {
     "exists": lambda _, things: _yes(bool(things)),
     "count": lambda _, things: str(len(things)),
     "plus": lambda _, m, n: str(int(m) + int(n)),
+    "minus": lambda _, m, n: str(int(m) - int(n)),
     "more": lambda _, these, those: _yes(len(these) > len(those)),
     "query": lambda _, a, o: quarter(o) if a == "quarter" else getattr(o, a),
     "same": lambda _, a, o, p: _yes(getattr(o, a) == getattr(p, a)),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations, product
+from itertools import combinations, permutations, product
 from random import Random
 
 from panmodal.playground.programs import DIRECTIONS, Program, how_far, run
@@ -31,7 +31,7 @@ from panmodal.playground.world import (
 )
 
 MARGIN = 8  # units by which positions must differ before a question depends on them
-HOPS = 4  # relations in a row that a path has
+FULL = 4  # things that a scene has of which is asked what takes several steps
 
 
 @dataclass(frozen=True)
@@ -270,18 +270,18 @@ def _chain(view: _View) -> Question | None:
 
 
 def _path(view: _View) -> Question | None:
-    """From a thing to the next on one side, from there to the next on another, and so on, never straight back."""
-    for start, wanted in view.named() * 4 if len(view.scene.objects) >= HOPS else ():
-        thing, program, said, came = start, _the(wanted), f"the {name(wanted)}", ""
-        for _ in range(HOPS):
-            hops = [(way, o) for way in DIRECTIONS if OPPOSITE[way] != came and (o := _next(view.scene, way, thing))]
-            if not hops:
-                break
-            came, thing = pick(view.rng, hops)
-            program = ["extreme", OPPOSITE[came], ["beside", came, program]]
-            said = f"the {SUPERLATIVE[OPPOSITE[came]]} object {TOWARDS[came]} {said}"
-        else:
-            return view.ask("path", f"What colour is {said}?", ["query", "colour", program])
+    """From a thing to the nearest on one side, from there to the nearest on the next, and around, a turn at each."""
+    turns = [(a, b) for a, b in product(DIRECTIONS, repeat=2) if b not in (a, OPPOSITE[a])]
+    for start, wanted in view.named() if len(view.scene.objects) >= FULL else ():
+        for a, b in shuffled(view.rng, turns):
+            thing, program, said = start, _the(wanted), [f"the {name(wanted)}"]
+            for side in (a, b, OPPOSITE[a], OPPOSITE[b]):
+                if (found := _next(view.scene, side, thing)) is None:
+                    break
+                thing, program = found, ["extreme", OPPOSITE[side], ["beside", side, program]]
+                said.append(f"the {SUPERLATIVE[OPPOSITE[side]]} object {TOWARDS[side]} it")
+            else:
+                return view.ask("path", f"Look at {listing(said)}. What colour is it?", ["query", "colour", program])
     return None
 
 
@@ -294,17 +294,29 @@ def _next(scene: Scene, way: str, thing: Object) -> Object | None:
 
 
 def _sum(view: _View) -> Question | None:
-    """How many things have one attribute and how many another; any number that there can be is as likely."""
-    sums: dict[str, list[tuple[Filter, Filter]]] = {}
-    for first, second in combinations(VALUES, 2):
-        for this, that in product(VALUES[first], VALUES[second]):
-            these, those = shuffled(view.rng, ({first: this}, {second: that}))
-            number = len(view.scene.fitting(these)) + len(view.scene.fitting(those))
-            if number < len(DIGITS):
-                sums.setdefault(str(number), []).append((these, those))
-    these, those = pick(view.rng, sums[pick(view.rng, sorted(sums))])
-    text = f"What is the number of {name(these, True)} plus the number of {name(those, True)}?"
-    return view.ask("sum", text, ["plus", ["count", ["find", these]], ["count", ["find", those]]])
+    """How many things have one attribute and how many another"""
+    return _of_two_counts(view, "sum", "plus", "What is the number of {} plus the number of {}?")
+
+
+def _difference(view: _View) -> Question | None:
+    """How many more things have one attribute than another"""
+    return _of_two_counts(view, "difference", "minus", "How many more {} than {} are there?")
+
+
+def _of_two_counts(view: _View, kind: str, step: str, text: str) -> Question | None:
+    """What makes one number of two counts, neither zero; any number that there can be is as likely."""
+    things = view.scene.objects if len(view.scene.objects) >= FULL else ()
+    found: dict[int, list[tuple[Program, Filter, Filter]]] = {}
+    for first, second in permutations(VALUES, 2):
+        for this, that in product(*(sorted({getattr(o, a) for o in things}) for a in (first, second))):
+            these, those = {first: this}, {second: that}
+            program: Program = [step, ["count", ["find", these]], ["count", ["find", those]]]
+            if 0 <= (number := int(run(program, view.scene))) < len(DIGITS):
+                found.setdefault(number, []).append((program, these, those))
+    if not found:
+        return None
+    program, these, those = pick(view.rng, found[pick(view.rng, sorted(found))])
+    return view.ask(kind, text.format(name(these, True), name(those, True)), program)
 
 
 def _extreme(view: _View) -> Question | None:
@@ -351,5 +363,10 @@ KINDS: dict[str, Callable[[_View], Question | None]] = {
     "background": _background,
 }
 # What tiny/chat never learned, to tune it to.
-MORE_KINDS: dict[str, Callable[[_View], Question | None]] = {"extreme": _extreme, "sum": _sum, "path": _path}
-MULTI_STEP = ("compare", "sum", "path")  # kinds that compare or add counts, or go from thing to thing
+MORE_KINDS: dict[str, Callable[[_View], Question | None]] = {
+    "extreme": _extreme,
+    "sum": _sum,
+    "difference": _difference,
+    "path": _path,
+}
+MULTI_STEP = ("difference", "sum", "path")  # kinds that compare or add counts, or go from thing to thing

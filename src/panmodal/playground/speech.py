@@ -158,28 +158,28 @@ def instruction_sample(seed: int, split: str = "train", kinds: Sequence[str] = (
     return conversation([Image(render(scene))], turns, question_first=rng.random() < 0.3)
 
 
-def multi_step_sample(seed: int, split: str = "train", way: str = "direct", times: int = 1) -> Sample:
-    """A picture, and questions about it that take several steps, each kind as many `times` as the scene allows.
+def multi_step_sample(seed: int, split: str = "train", way: str = "direct") -> Sample:
+    """A picture, and questions about it that take several steps, of each kind one if the scene allows.
 
-    `way` says how they are answered: `direct`ly; by `thoughts` with the steps before each answer; or in `two-stage`,
-    in which of four turns three ask for the steps, and one for the answer to a question and its steps (MM-CoT, Zhang
-    et al., 2023).
+    `way` says how they are answered: `direct`ly; by `thoughts` with the steps before each answer; or in `two-stage`: by
+    the steps, and one of them also by its answer, asked for with the steps told (MM-CoT, Zhang et al., 2023).
     """
     rng = random_source("multi-step", split, seed)
-    some = [make_scene(8 * seed + i, split) for i in range(8)]
-    scene = next((s for s in some if questions(s, 1, kinds=("path",))), _fullest(some))  # which few scenes allow
+    some = [make_scene(64 * seed + i, split) for i in range(64)]
+    scene = next((s for s in some if questions(s, 1, kinds=("path",))), _fullest(some))  # which one in 26 allows
     opening, closing = THINKING
-    turns = []
-    for question in questions(scene, times * len(MULTI_STEP), kinds=MULTI_STEP):
+    turns: list[tuple[str, str]] = []
+    again: list[tuple[str, str]] = []
+    for question in questions(scene, len(MULTI_STEP), kinds=MULTI_STEP):
         steps = worked(question.program, scene)
         if way == "direct":
             turns.append((question.text, question.answer))
         elif way == "thoughts":
             turns.append((question.text, f"{opening}{steps}{closing}{question.answer}"))
-        elif rng.random() < 0.75:
-            turns.append((f"{question.text} {WHY}", steps))
         else:
-            turns.append((f"{question.text} {steps}", question.answer))
+            turns.append((f"{question.text} {WHY}", steps))
+            again.append((f"{question.text} {steps}", question.answer))
+    turns += [pick(rng, again)] if again else []
     return conversation([Image(render(scene))], turns)
 
 

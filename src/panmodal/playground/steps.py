@@ -85,23 +85,9 @@ def _where(talk: Talk, _: Seen, name: str, places: str) -> bool:
     return Counter(map(region, talk.fitting(name))) == Counter(re.findall(REGION, places))
 
 
-def _makes(talk: Talk, those: Seen, number: str, name: str | None) -> bool:
-    if name:
-        return len(talk.scene.fitting(_filter(name))) == int(number)
-    return those is not None and len(those) == int(number)
-
-
 def _at(talk: Talk, _: Seen, *said: str | None) -> bool:
     pairs = zip(said[::2], said[1::2], strict=True)
     return all(_near(talk.only(name), place) for name, place in pairs if name and place)
-
-
-def _one_at(talk: Talk, _: Seen, name: str, place: str, towards: str | None) -> bool:
-    there = [thing for thing in talk.scene.fitting(_filter(name)) if _near(thing, place)]
-    if towards is None or talk.it is None:
-        return bool(there) and towards is None
-    way = _towards(towards)
-    return any(how_far(way, thing) > how_far(way, talk.it) for thing in there)
 
 
 def _numbers(talk: Talk, _: Seen, *said: str) -> bool:
@@ -146,11 +132,11 @@ FORMS: tuple[tuple[re.Pattern[str], Judge], ...] = tuple(
     for form, judge in (
         (rf"there is no ({NAME})", lambda talk, _, name: not talk.fitting(name)),
         (rf"there (?:is an?|are) ({NAME}) ({LIST.format(REGION)})", _where),
-        (rf"that makes (\d+)(?: ({NAME}))?", _makes),
+        (r"that makes (\d+)", lambda _, those, number: those is not None and len(those) == int(number)),
         (r"(\d+) and (\d+) makes (\d+)", lambda _, __, a, b, c: int(a) + int(b) == int(c)),
+        (r"(\d+) is (\d+) more than (\d+)", lambda _, __, a, b, c: int(a) == int(b) + int(c)),
         (rf"the ({NAME}) is ({REGION})", lambda talk, _, name, place: region(talk.only(name)) == place),
         (rf"the ({NAME}) is ({PLACE})(?: and the ({NAME}) ({PLACE}))?", _at),
-        (rf"an? ({NAME}) (?:is )?({PLACE})(?: is ({SIDE}) it)?", _one_at),
         (rf"there are (\d+) ({NAME}) and (\d+) ({NAME})", _numbers),
         (rf"the ({NAME}) is ({VALUE}) and the ({NAME}) ({VALUE})(?: not ({VALUE}))?", _alike),
         (rf"({SIDE}) the ({NAME}) there are objects ({LIST.format(PLACE)})", _beside),

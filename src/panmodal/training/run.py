@@ -62,7 +62,6 @@ SOURCES: dict[str, Source] = {
         f"playground/multi-step/{way}": Playground(partial(speech.multi_step_sample, way=way))
         for way in ("direct", "thoughts", "two-stage")
     },
-    "playground/multi-step/direct-thrice": Playground(partial(speech.multi_step_sample, times=3)),
     "playground/preferences": Playground(hallucinations.preference_sample),
     "playground/unbalanced": Playground(hallucinations.unbalanced_sample),
     "playground/box": Playground(statements.box_sample),
