@@ -60,12 +60,17 @@ def train(recipe: str, rank: int, ranks: int, port: int) -> None:
     run_recipe(recipe, quiet=True)
 
 
+def free_port() -> int:
+    """Where processes may meet"""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 def start(recipe: Path, ranks: int) -> list[BaseProcess]:
     context = get_context("forkserver")
     context.set_forkserver_preload(["panmodal.training.run", "torch._dynamo"])  # once, for all that are to come
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     started = [context.Process(target=train, args=(str(recipe), rank, ranks, port)) for rank in range(ranks)]
     for process in started:
         process.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -102,7 +103,6 @@ def test_masks_of_a_batch(pair, prompt, which):
     if masks is not None:
         given["input_masks"] = masks[:, None]
     points, kinds = F.pad(points, (0, 0, 0, 1)), F.pad(kinds, (0, 1), value=NOWHERE)
-    expected = theirs(pixel_values=images, multimask_output=which == SEVERAL, **given)
     for steady in (0.0, 0.98, 1.1):  # the first as it is, as published, the best of the several
         family.model.decoder.steady = theirs.mask_decoder.dynamic_multimask_stability_thresh = steady
         expected = theirs(pixel_values=images, multimask_output=which == SEVERAL, **given)
@@ -134,11 +134,11 @@ def test_what_a_person_asks_of_photographs(pair, fixtures):
 
 
 def test_pictures_are_stretched(pair, fixtures):
-    """As torchvision stretches pictures of bytes, whose weights the reference's processor uses: to one step of 255."""
+    """As torchvision, which the reference's processor calls, stretches pictures of bytes: to one step of 255."""
     family, _ = pair
     side, mean, std = family.transform.width, torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     for image in (*photos(fixtures, 4), *odd()):
-        pixels = torch.tensor(__import__("numpy").asarray(image.pixels)).permute(2, 0, 1)[None]
+        pixels = torch.tensor(np.asarray(image.pixels)).permute(2, 0, 1)[None]
         expected = F.interpolate(pixels, (side, side), mode="bilinear", antialias=True)[0]
         ours = family.processor.pictures([image])[0] * std[:, None, None] + mean[:, None, None]
         assert (ours * 255 - expected).abs().max() <= 1.01

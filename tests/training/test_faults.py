@@ -6,7 +6,6 @@ import json
 import os
 import resource
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from benchmarks.kills import RECIPE, compare, start
+from benchmarks.kills import RECIPE, compare, free_port, start
 from PIL import Image as Pil
 
 import panmodal as pm
@@ -66,10 +65,7 @@ def test_the_second_run_in_a_folder_is_refused(recipe, tmp_path):
 def test_who_is_left_alone_says_so_in_a_line(recipe, tmp_path):
     """Of two processes one is killed; torchrun would show what the other says, too."""
     path, log = recipe(steps=10**6), tmp_path / "out" / "log.jsonl"
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    told = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    told = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "panmodal", "train", str(path), "--json"]
     two = [
         subprocess.Popen(

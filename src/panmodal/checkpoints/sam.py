@@ -80,17 +80,6 @@ ENCODER: Part[GridEncoder] = Part(
     },
 )
 
-PROMPT_NAMES: Names = {
-    "point_embed.{}.weight": "kinds.{}",
-    "not_a_point_embed.weight": "nowhere",
-    "no_mask_embed.weight": "no_mask",
-    "mask_embed.conv1": "mask.first",
-    "mask_embed.layer_norm1": "mask.first_norm",
-    "mask_embed.conv2": "mask.second",
-    "mask_embed.layer_norm2": "mask.second_norm",
-    "mask_embed.conv3": "mask.widen",
-    "shared_embedding.positional_embedding": SPARE,  # once more what stands under shared_image_embedding
-}
 PROMPTS: Part[PromptEncoder] = Part(
     {
         "hidden_size": 256,
@@ -99,29 +88,19 @@ PROMPTS: Part[PromptEncoder] = Part(
         "layer_norm_eps": 1e-6,
     },
     _prompts,
-    PROMPT_NAMES,
+    {
+        "point_embed.{}.weight": "kinds.{}",
+        "not_a_point_embed.weight": "nowhere",
+        "no_mask_embed.weight": "no_mask",
+        "mask_embed.conv1": "mask.first",
+        "mask_embed.layer_norm1": "mask.first_norm",
+        "mask_embed.conv2": "mask.second",
+        "mask_embed.layer_norm2": "mask.second_norm",
+        "mask_embed.conv3": "mask.widen",
+        "shared_embedding.positional_embedding": SPARE,  # once more what stands under shared_image_embedding
+    },
 )
 
-DECODER_NAMES: Names = {
-    "iou_token.weight": "iou_token",
-    "mask_tokens.weight": "mask_tokens",
-    **_attention("transformer.layers.{}.self_attn", "blocks.{}.attn"),
-    "transformer.layers.{}.layer_norm1": "blocks.{}.attn_norm",
-    **_attention("transformer.layers.{}.cross_attn_token_to_image", "blocks.{}.cross"),
-    "transformer.layers.{}.layer_norm2": "blocks.{}.cross_norm",
-    "transformer.layers.{}.mlp.lin1": "blocks.{}.mlp.up",
-    "transformer.layers.{}.mlp.lin2": "blocks.{}.mlp.down",
-    "transformer.layers.{}.layer_norm3": "blocks.{}.mlp_norm",
-    **_attention("transformer.layers.{}.cross_attn_image_to_token", "blocks.{}.back"),
-    "transformer.layers.{}.layer_norm4": "blocks.{}.back_norm",
-    **_attention("transformer.final_attn_token_to_image", "cross"),
-    "transformer.layer_norm_final_attn": "norm",
-    "upscale_conv1": "enlarge",
-    "upscale_layer_norm": "enlarge_norm",
-    "upscale_conv2": "enlarge_again",
-    **perceptron("output_hypernetworks_mlps.{}", "filters.{}"),
-    **perceptron("iou_prediction_head", "iou"),
-}
 DECODER: Part[MaskDecoder] = Part(
     {
         "hidden_size": 256,
@@ -136,7 +115,26 @@ DECODER: Part[MaskDecoder] = Part(
         "iou_head_depth": 3,
     },
     _decoder,
-    DECODER_NAMES,
+    {
+        "iou_token.weight": "iou_token",
+        "mask_tokens.weight": "mask_tokens",
+        **_attention("transformer.layers.{}.self_attn", "blocks.{}.attn"),
+        "transformer.layers.{}.layer_norm1": "blocks.{}.attn_norm",
+        **_attention("transformer.layers.{}.cross_attn_token_to_image", "blocks.{}.cross"),
+        "transformer.layers.{}.layer_norm2": "blocks.{}.cross_norm",
+        "transformer.layers.{}.mlp.lin1": "blocks.{}.mlp.up",
+        "transformer.layers.{}.mlp.lin2": "blocks.{}.mlp.down",
+        "transformer.layers.{}.layer_norm3": "blocks.{}.mlp_norm",
+        **_attention("transformer.layers.{}.cross_attn_image_to_token", "blocks.{}.back"),
+        "transformer.layers.{}.layer_norm4": "blocks.{}.back_norm",
+        **_attention("transformer.final_attn_token_to_image", "cross"),
+        "transformer.layer_norm_final_attn": "norm",
+        "upscale_conv1": "enlarge",
+        "upscale_layer_norm": "enlarge_norm",
+        "upscale_conv2": "enlarge_again",
+        **perceptron("output_hypernetworks_mlps.{}", "filters.{}"),
+        **perceptron("iou_prediction_head", "iou"),
+    },
 )
 
 

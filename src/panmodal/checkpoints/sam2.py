@@ -110,7 +110,7 @@ PROMPTS: Part[PromptEncoder] = Part(
     sam.PROMPTS.defaults,
     sam.PROMPTS.make,
     {
-        **{theirs: to for theirs, to in sam.PROMPT_NAMES.items() if not theirs.startswith("point_embed.")},
+        **{theirs: to for theirs, to in sam.PROMPTS.table({}).items() if not theirs.startswith("point_embed.")},
         "point_embed.weight": To(tuple(f"kinds.{kind}" for kind in range(4))),
     },
 )
@@ -127,7 +127,7 @@ DECODER: Part[FineMaskDecoder] = Part(
     {
         **{
             reduce(lambda name, old: name.replace(old, RENAMED[old]), RENAMED, n): to
-            for n, to in sam.DECODER_NAMES.items()
+            for n, to in sam.DECODER.table({}).items()
         },
         "obj_score_token.weight": "thing_token",
         **dict.fromkeys(sam.perceptron("pred_obj_score_head", ""), SPARE),

@@ -103,10 +103,11 @@ class HieraBlock(Block):
     """A block on a grid; the first of a stage comes from the width `before`, and halves the grid."""
 
     attention = HieraAttention
+    attn: HieraAttention
 
     def __init__(self, config: TransformerConfig, layer: int, window: int, before: int | None) -> None:
         super().__init__(config, layer)
-        self.attn.window, self.attn.halves = window, before is not None  # type: ignore[assignment]
+        self.attn.window, self.attn.halves = window, before is not None
         self.widen = None if before is None else nn.Linear(before, config.dim)
         if before is not None:
             self.attn_norm = config.make_norm(before)
