@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from tokenizers import Tokenizer as Backend
@@ -165,8 +165,12 @@ def multi_step_sample(seed: int, split: str = "train", way: str = "direct") -> S
     the steps, and one of them also by its answer, asked for with the steps told (MM-CoT, Zhang et al., 2023).
     """
     rng = random_source("multi-step", split, seed)
-    some = [make_scene(64 * seed + i, split) for i in range(64)]
-    scene = next((s for s in some if questions(s, 1, kinds=("path",))), _fullest(some))  # which one in 26 allows
+
+    def scenes() -> Iterator[Scene]:
+        return (make_scene(64 * seed + i, split) for i in range(64))
+
+    with_path = (scene for scene in scenes() if questions(scene, 1, kinds=("path",)))  # one in 26
+    scene = next(with_path, None) or _fullest(scenes())
     opening, closing = THINKING
     turns: list[tuple[str, str]] = []
     again: list[tuple[str, str]] = []
