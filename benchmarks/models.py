@@ -43,7 +43,7 @@ def work() -> dict[str, float]:
     tokens = IMAGE_TOKENS + TEXT_TOKENS
     prompt = 2 * tokens * 24 * layer + 24 * 4 * tokens * tokens * d + 2 * d * VOCAB
     return {
-        "embed": _tower(50, 32, 12),
+        "embed": _tower(50, 32, 11) + 2 * (50 * 2 + 10) * 768**2,  # of the last layer keys, values, and one token
         "caption": _tower(577, 16, 12) + 2 * 12 * (577 * 2 + CAPTION_TOKENS * 14) * 768**2,  # keys, and words
         "prompt": _tower(197, 16, 11) + prompt + 2 * IMAGE_TOKENS * d * (768 + d),
         "token": 2.0 * (24 * layer + d * VOCAB),  # float16 copies

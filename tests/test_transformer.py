@@ -5,8 +5,9 @@ import torch
 
 from panmodal.cache import Cache, Source
 from panmodal.embeddings import PatchEmbedding, Rope
+from panmodal.encoders.image import FirstToken, ImageEncoder, ScaledBlock
 from panmodal.errors import InputError
-from panmodal.transformer import Attention, CrossBlock, Transformer, TransformerConfig, initialise
+from panmodal.transformer import Attention, Block, CrossBlock, Transformer, TransformerConfig, initialise
 
 CONFIGS = {
     "encoder": TransformerConfig(dim=32, depth=2, heads=4),
@@ -55,6 +56,18 @@ def test_a_window_limits_what_is_seen():
     moved[:, 0] *= -1
     changed = (body(moved) - body(x)).abs().amax(-1)[0] > 1e-6
     assert changed.tolist() == [True] * 5 + [False] * 3  # two blocks, each seeing two tokens back
+
+
+@pytest.mark.parametrize(("block", "pre_norm"), [(Block, True), (Block, False), (ScaledBlock, True)])
+@torch.no_grad()
+def test_the_first_token_alone_is_the_first_of_all(block, pre_norm):
+    torch.manual_seed(0)
+    config = TransformerConfig(dim=32, depth=3, heads=4, pre_norm=pre_norm)
+    encoder = ImageEncoder(PatchEmbedding(32, 8, 2), config, FirstToken(), block)
+    initialise(encoder, std=0.3)
+    images = torch.randn(2, 3, 8, 8)
+    torch.testing.assert_close(encoder.first(images), encoder(images)[:, :1], rtol=0, atol=1e-5)
+    torch.testing.assert_close(encoder.pooled(images), encoder(images)[:, 0], rtol=0, atol=1e-5)
 
 
 def test_a_full_cache_says_so():

@@ -170,6 +170,11 @@ class Block(nn.Module):
         x = self.residual(x, self.attn_norm, partial(self.attn, mask=mask, rope=rope, slot=slot))
         return self.after_attention(x, source)
 
+    def first(self, x: Tensor) -> Tensor:
+        """What the first token becomes, which sees all. [B, T, D] -> [B, 1, D]"""
+        source = Source(self.attn_norm(x) if self.pre_norm else x)
+        return self.after_attention(self.residual(x[:, :1], self.attn_norm, partial(self.attn, source=source)), None)
+
     def after_attention(self, x: Tensor, source: Source | None) -> Tensor:
         """[B, T, D] -> [B, T, D]"""
         return self.residual(x, self.mlp_norm, self.mlp)

@@ -200,9 +200,9 @@ def test_an_embedding_does_not_depend_on_its_neighbours(name):
 
 def test_large_pictures_are_fewer_at_a_time(monkeypatch):
     family, seen = small("clip"), []
-    pictures, encode = [scene_picture(i) for i in range(5)], family.model.image.forward
+    pictures, encode = [scene_picture(i) for i in range(5)], family.model.image.pooled
     whole = family.embed(pictures)
-    monkeypatch.setattr(family.model.image, "forward", lambda x: seen.append(len(x)) or encode(x))
+    monkeypatch.setattr(family.model.image, "pooled", lambda x: seen.append(len(x)) or encode(x))
     for filled, expected in ((2.5 * 3 * 32 * 32, [2, 2, 1]), (1, [1] * 5)):
         monkeypatch.setattr(panmodal.families.base, "FILLED", int(filled))
         torch.testing.assert_close(family.embed(pictures), whole, rtol=0, atol=1e-5)

@@ -40,9 +40,18 @@ class ImageEncoder(nn.Module):
         out: Tensor = self.body(self.embed(images))
         return out
 
+    def first(self, images: Tensor) -> Tensor:
+        """images [B, 3, height, width] -> the first token alone, [B, 1, D]; the last block makes no other"""
+        *before, last = self.body.blocks
+        x = self.embed(images)
+        for block in before:
+            x = block(x)
+        out: Tensor = self.body.norm(last.first(x))  # type: ignore[operator]
+        return out
+
     def pooled(self, images: Tensor) -> Tensor:
         """images [B, 3, height, width] -> [B, D]"""
-        out: Tensor = self.pool(self(images))
+        out: Tensor = self.pool(self.first(images) if isinstance(self.pool, FirstToken) else self(images))
         return out
 
 
@@ -71,6 +80,11 @@ class NormedTokens(ImageEncoder):
     def forward(self, images: Tensor) -> Tensor:
         """images [B, 3, height, width] -> tokens [B, T, D], the class token first"""
         out: Tensor = self.pool.norm(super().forward(images))  # type: ignore[operator]
+        return out
+
+    def first(self, images: Tensor) -> Tensor:
+        """images [B, 3, height, width] -> [B, 1, D]"""
+        out: Tensor = self.pool.norm(super().first(images))  # type: ignore[operator]
         return out
 
 

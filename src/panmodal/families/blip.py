@@ -72,7 +72,7 @@ class Blip(nn.Module):
 
     def embed_images(self, images: Tensor) -> Tensor:
         """images [B, 3, height, width] -> [B, dim]"""
-        return self.embed_tokens(self.image(images))
+        return self.embed_tokens(self.image.first(images))
 
     def embed_tokens(self, tokens: Tensor) -> Tensor:
         """Image tokens [B, P, D] -> [B, dim]"""

@@ -75,13 +75,14 @@ class World:
         for known, learner in self._sharded:
             if known is model:
                 return learner
-        from torch.distributed.fsdp import fully_shard
+        from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
         learner = Learner(model)
         mesh = init_device_mesh(next(model.parameters()).device.type, (self.size,))
         numbers = {p for p in model.parameters() if p.ndim == 0}  # which cannot be shared out
         for block in blocks(model):
             fully_shard(block, mesh=mesh, ignored_params=numbers)
+            register_fsdp_forward_method(block, "first")
         shared = {p for p in model.parameters() if isinstance(p, DTensor)}  # gates stand beside their blocks, too
         fully_shard(learner, mesh=mesh, ignored_params=numbers | shared)
         self._sharded.append((model, learner))
