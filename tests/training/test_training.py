@@ -234,6 +234,8 @@ def test_first_prompts_are_points_on_the_thing_or_its_box():
     off = (points[~pointed].flatten(1) - boxes[~pointed]).abs()
     assert off.max() <= 20 / 1024 * 96 and off.mean() > 0.3
     assert {tuple(k) for k in kinds[~pointed].tolist()} == {(TOP_LEFT, BOTTOM_RIGHT)}
+    drawn = [masks.first_prompts(truth, boxes.float(), alike=True)[2] for _ in range(20)]
+    assert {tuple(set(pointed.tolist())) for pointed in drawn} == {(True,), (False,)}
 
 
 def test_corrections_are_clicks_where_the_answer_is_wrong():

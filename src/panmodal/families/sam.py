@@ -54,6 +54,8 @@ PUBLISHED = {"points_per_side": 32, "min_score": 0.88, "min_stability": 0.95, "o
 class Sam(nn.Module):
     """A picture is encoded once; each prompt about it then costs the decoder alone."""
 
+    boxes_end = False  # whether a prompt that is a box ends with a point nowhere, too
+
     def __init__(self, encoder: GridEncoder | HieraEncoder, prompts: PromptEncoder, decoder: MaskDecoder) -> None:
         super().__init__()
         self.encoder, self.prompts, self.decoder = encoder, prompts, decoder
@@ -81,6 +83,8 @@ class Sam(nn.Module):
         model's input; kinds [P, Q]; masks [P, 4R, 4C], logits of an earlier answer; places [R, C, D], the positions
         of features where they have been made; `fine`, as `look` gives them
         -> logits [P, M, 4R, 4C], predicted IoU [P, M]"""
+        if self.boxes_end and kinds.numel() and (kinds != NOWHERE).all():
+            points, kinds = F.pad(points, (0, 0, 0, 1)), F.pad(kinds, (0, 1), value=NOWHERE)
         places = self.prompts.grid(*features.shape[1:3]) if places is None else places
         out: tuple[Tensor, Tensor] = self.decoder(
             features + self.prompts.masks(masks), places, self.prompts.points(points, kinds), which, fine
@@ -99,6 +103,7 @@ class Sam2(Sam):
     """The encoder's coarse features are what prompts look at; its finer ones go into the masks."""
 
     decoder: FineMaskDecoder
+    boxes_end = True
 
     def __init__(self, encoder: HieraEncoder, prompts: PromptEncoder, decoder: FineMaskDecoder) -> None:
         super().__init__(encoder, prompts, decoder)
@@ -338,13 +343,6 @@ class Segmenter2(Segmenter):
     def build(config: Config) -> tuple[Sam2, Names]:
         encoder, prompts, decoder, names = sam2.read(config)
         return Sam2(encoder, prompts, decoder), names
-
-    def _answer(
-        self, seen: ImageEmbedding, at: Tensor, kinds: Tensor, mask: Tensor | None = None, which: slice = SEVERAL
-    ) -> tuple[Tensor, Tensor]:
-        if kinds.numel() and (kinds[:, -1] != NOWHERE).any():  # boxes, too, end with a point nowhere
-            at, kinds = F.pad(at, (0, 0, 0, 1)), F.pad(kinds, (0, 1), value=NOWHERE)
-        return super()._answer(seen, at, kinds, mask, which)
 
     def _full(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
         """Masks of low resolution [M, h, w] over the picture [M, H, W], stretched once"""

@@ -70,7 +70,7 @@ class Masks:
         owners, (features, fine) = batch.regions[:, 0].long(), model.look(batch.images)
         features, fine = features[owners], [x[owners] for x in fine]
         target = F.adaptive_avg_pool2d(truth[:, None].float(), 4 * features.shape[1]) >= 0.5  # at the logits' size
-        points, kinds, doubtful = first_prompts(truth, batch.regions[:, 1:] * truth.shape[-1])
+        points, kinds, doubtful = first_prompts(truth, batch.regions[:, 1:] * truth.shape[-1], model.boxes_end)
         total, mask = torch.zeros((), device=truth.device), None
         for _ in range(ROUNDS):
             logits, scores = model.decode(features, points, kinds, mask, ALL, fine=fine)
@@ -85,10 +85,11 @@ class Masks:
         return total / ROUNDS
 
 
-def first_prompts(truth: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def first_prompts(truth: Tensor, boxes: Tensor, alike: bool = False) -> tuple[Tensor, Tensor, Tensor]:
     """Of masks [R, S, S] and their boxes [R, 4] a point or the box, by chance -> points [R, 2, 2], kinds [R, 2], and
-    whether it is a point, [R]"""
+    whether it is a point, [R]; all `alike` where boxes and points are prompts of different lengths"""
     pointed = drawn(torch.rand, truth[:, 0, 0]) < 0.5
+    pointed = pointed[:1].expand_as(pointed) if alike else pointed
     click = F.pad(anywhere(truth), (0, 0, 0, 1))
     corners = boxes.view(-1, 2, 2)
     sides = corners[:, 1:] - corners[:, :1]
