@@ -158,6 +158,14 @@ def test_compare():
         compare([first, first], [second])
 
 
+@pytest.mark.parametrize(
+    ("truth", "expected"),
+    [(True, "yes"), (["a", "b"], "a, b"), ({"cat": 2, "box": [0.25, 1.0]}, "cat: 2\nbox: 0.25, 1")],
+)
+def test_truths_are_told_as_answers_are(truth, expected):
+    assert Answered("0", "?", [], truth, truth, 1.0).expected == expected
+
+
 def test_the_page_escapes_what_models_say(tmp_path):
     told = [
         result("<i>a", [True, False]),

@@ -197,7 +197,7 @@ def _card(title: str, folder: Path, one: Answered) -> str:
     lines = [
         f"<b>{escape(one.question)}</b>",
         f"<small>said</small> {escape(one.said)}",
-        f'<small>true</small> <span class="truth">{escape(str(one.truth))}</span>',
+        f'<small>true</small> <span class="truth">{escape(one.expected)}</span>',
     ]
     kind = ' class="wrong"' if one.wrong else ""
     said = "\n".join(lines)

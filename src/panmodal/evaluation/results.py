@@ -62,9 +62,12 @@ class Answered:
     @property
     def said(self) -> str:
         """The answer for people, of JSON a line for each name"""
-        if isinstance(self.answer, Mapping):
-            return "\n".join(f"{name}: {_said(value)}" for name, value in self.answer.items())
-        return _said(self.answer)
+        return _told(self.answer)
+
+    @property
+    def expected(self) -> str:
+        """The truth for people"""
+        return _told(self.truth)
 
 
 @dataclass(frozen=True)
@@ -249,9 +252,13 @@ def _line(content: Any) -> bytes:
     return json.dumps(content).encode() + b"\n"
 
 
-def _said(value: Any) -> str:
+def _told(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "\n".join(f"{name}: {_told(one)}" for name, one in value.items())
     if isinstance(value, list):
-        return ", ".join(map(_said, value))
+        return ", ".join(map(_told, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
