@@ -160,7 +160,7 @@ def test_compare():
 
 @pytest.mark.parametrize(
     ("truth", "expected"),
-    [(True, "yes"), (["a", "b"], "a, b"), ({"cat": 2, "box": [0.25, 1.0]}, "cat: 2\nbox: 0.25, 1")],
+    [(True, "yes"), (["a", None], "a, –"), ({"cat": 2, "box": [0.25, 1.0]}, "cat: 2\nbox: 0.25, 1")],
 )
 def test_truths_are_told_as_answers_are(truth, expected):
     assert Answered("0", "?", [], truth, truth, 1.0).expected == expected

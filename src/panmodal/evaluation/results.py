@@ -257,8 +257,8 @@ def _told(value: Any) -> str:
         return "\n".join(f"{name}: {_told(one)}" for name, one in value.items())
     if isinstance(value, list):
         return ", ".join(map(_told, value))
-    if isinstance(value, bool):
-        return "yes" if value else "no"
+    if value is None or isinstance(value, bool):
+        return {None: "–", True: "yes", False: "no"}[value]
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
