@@ -16,6 +16,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from benchmarks import kills
 from PIL import Image as Pil
 
 import panmodal as pm
@@ -476,31 +477,9 @@ def test_too_many_bad_samples_stop_the_run_with_the_reasons():
 
 # Recipes
 
-RECIPE = """
-name = "try"
-out = "{out}"
-save_every = 3
-
-[model]
-tokenizer = "playground"
-chat_template = "{{% for m in messages %}}{{{{ m['content'] }}}}</s>{{% endfor %}}"
-[model.config]
-model_type = "llama"
-vocab_size = 344
-hidden_size = 32
-intermediate_size = 64
-num_hidden_layers = 2
-num_attention_heads = 4
-max_position_embeddings = 512
-
-[[stages]]
-name = "words"
-objective = "text"
-data = "playground/text"
-rates = {{ all = 1e-3 }}
-steps = {steps}
-batch = 4
-
+RECIPE = (
+    kills.RECIPE
+    + """
 [[stages]]
 kind = "instruct"
 data = "{data}"
@@ -508,6 +487,7 @@ rates = {{ all = 1e-4 }}
 steps = 4
 batch = 4
 """
+)
 
 
 @pytest.fixture
