@@ -265,9 +265,10 @@ Written by `panmodal bench` on {cores} cores; the peer is transformers, or as a 
 process of its own; seconds are medians. `ratio` is the median of the rounds' (ours - floor) / (peer - floor): below 1,
 ours is quicker.
 `ceiling` is the share that ours reaches of the machine's float32 product rate or, for further tokens, of its memory
-bandwidth; both are measured in the same run. Short copies of weights are float16, or, where the CPU multiplies it,
-bfloat16, and then first tokens are made from them, too (`quicken`). `MB` is the most memory that each side's process
-held, over all that it measures. A benchmark that is run again by itself (`--only`) replaces its rows alone.
+bandwidth; both are measured in the same run. Of CLIP's, 80% are aimed at. Short copies of weights are float16, or,
+where the CPU multiplies it, bfloat16, and then first tokens are made from them, too (`quicken`). `MB` is the most
+memory that each side's process held, over all that it measures. A benchmark that is run again by itself (`--only`)
+replaces its rows alone.
 
 open_clip is not among the peers: it needs torchvision, whose published wheels do not load beside this torch.
 
