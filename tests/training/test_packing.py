@@ -115,5 +115,7 @@ def test_training_packed_is_training_padded():
 
 
 def test_what_does_not_pack():
-    with pytest.raises(InputError, match="'contrastive' packs nothing; answers, separate_answers, text do"):
+    with pytest.raises(
+        InputError, match="'contrastive' packs nothing; answers, separate_answers, conclusions, text do"
+    ):
         stage(objective="contrastive", pack=True)

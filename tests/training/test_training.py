@@ -189,6 +189,21 @@ def test_separate_answers_are_those_of_conversations_of_one_turn():
     assert processor.tokenizer.decode(batch.ids[0, second].tolist()) == "is there a star? yes"
 
 
+def test_of_conclusions_the_thoughts_are_read_and_not_learned(monkeypatch):
+    processor = pm.load("tiny/chat").processor
+    turns = [pm.user("Which?"), pm.assistant("<think>red.</think>yes"), pm.user("Why?"), pm.assistant("red. yes")]
+    for objective, said in (
+        ("separate_answers", "<think>red.</think>yes</s>red. yes</s>"),
+        ("conclusions", "yes</s>red. yes</s>"),
+    ):
+        encoded = OBJECTIVES[objective].encode(processor, Sample(tuple(turns)))
+        learned = [token for token, learn in zip(encoded.ids, encoded.learned, strict=True) if learn]
+        assert learned == processor.tokenizer.spans(said).ids
+    monkeypatch.setattr(processor.tokenizer, "id_of", lambda token: None)
+    with pytest.raises(InputError, match="no token '</think>', at which thoughts end"):
+        OBJECTIVES["conclusions"].encode(processor, Sample(tuple(turns)))
+
+
 def test_next_token_loss_is_shifted_once_and_masked():
     hidden = torch.randn(2, 6, 10)
     labels = torch.randint(0, 10, (2, 6))

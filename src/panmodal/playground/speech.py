@@ -44,6 +44,7 @@ THOUGHT_OVER = ("relation", "compare", "same", "same")  # kinds that compare two
 # the answer; what is the same can seldom be asked, so that it is tried twice
 HARD = ("count", "count", "digit", "digit", "colour", *THOUGHT_OVER)  # kinds asked more often
 ONE = ("existence", "absent", "colour", "shape", "size", "digit", "position")  # kinds about one object
+PLACED = ("relation", "chain")  # kinds that compare places, the last to be learned
 
 
 def caption_sample(seed: int, split: str = "train") -> Sample:
@@ -188,10 +189,21 @@ def multi_step_sample(seed: int, split: str = "train", way: str = "direct") -> S
 
 
 def thought_sample(seed: int, split: str = "train") -> Sample:
-    """Questions to think about, and the thoughts, about a picture that is not shown: what then can be learned
-    is how the answer follows from the thoughts."""
+    """Questions to think about, most of them about relations, and the thoughts, about a picture that is not shown:
+    what then can be learned is how the answer follows from the thoughts.
+
+    Of relations most are of the left and above: with as many of the opposites no coordinate alone would make an answer
+    likelier, and learning does not begin.
+    """
+    rng = random_source("thoughts", split, seed)
     scene = _fullest(make_scene(6 * seed + i, split) for i in range(6))
-    asked = questions(scene, 2 * len(THOUGHT_OVER), kinds=THOUGHT_OVER) or questions(scene, 1, kinds=("total",))
+    kinds = (*THOUGHT_OVER, *["relation"] * 4)
+    asked = [
+        question
+        for question in questions(scene, 2 * len(kinds), kinds=kinds)
+        if question.program[:2] not in (["is", "right"], ["is", "below"]) or rng.random() < 0.3
+    ]
+    asked = asked or questions(scene, 1, kinds=("total",))
     return conversation([], [(q.text, thought(q)) for q in asked])
 
 

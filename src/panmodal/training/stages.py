@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from panmodal.data.media import Medium
 from panmodal.data.processor import IGNORED, Encoded, Processor, pad_rows
 from panmodal.data.sample import Batch, Sample
+from panmodal.data.tokens import THINKING
 from panmodal.errors import InputError, LabelError, suggest
 from panmodal.language import logits_of
 from panmodal.lora import Lora, beneath_adapters
@@ -136,11 +137,13 @@ class NextToken:
     """The tokens that the assistant says, or, with `everything`, all of them.
 
     With `apart`, a turn after the last picture sees what comes up to it and itself, and no other turn: as
-    many conversations of one question as there are, for the price of one picture.
+    many conversations of one question as there are, for the price of one picture. Without `thoughts`, those that an
+    answer begins with are read, but not learned.
     """
 
     everything: bool = False
     apart: bool = False
+    thoughts: bool = True
 
     def encode(self, processor: Processor, sample: Sample) -> Encoded:
         encoded = processor.encode(sample.messages)
@@ -153,7 +156,7 @@ class NextToken:
                 f"none of the conversation's {len(sample.messages)} messages is the assistant's: 0 of its "
                 f"{len(encoded.ids)} tokens are to learn"
             )
-        return encoded
+        return encoded if self.thoughts else replace(encoded, learned=_concluded(encoded, processor))
 
     def length(self, encoded: Encoded) -> int:
         return len(encoded.ids)
@@ -214,6 +217,17 @@ def _turns(encoded: Encoded, placeholders: set[int]) -> list[int]:
     return turns
 
 
+def _concluded(encoded: Encoded, processor: Processor) -> list[bool]:
+    """What is to learn, each answer up to the end of its thoughts left out"""
+    if (end := processor.tokenizer.id_of(THINKING[1])) is None:
+        raise InputError(f"the model's tokenizer has no token {THINKING[1]!r}, at which thoughts end")
+    thought, learned = False, list[bool]()
+    for token, said in zip(reversed(encoded.ids), reversed(encoded.learned), strict=True):
+        thought = said and (thought or token == end)
+        learned.append(said and not thought)
+    return learned[::-1]
+
+
 OBJECTIVES: dict[str, Objective] = {
     "contrastive": Pairs(sigmoid=False),
     "sigmoid": Pairs(sigmoid=True),
@@ -226,6 +240,7 @@ OBJECTIVES: dict[str, Objective] = {
     "vqa": Answering(),
     "answers": NextToken(),
     "separate_answers": NextToken(apart=True),
+    "conclusions": NextToken(apart=True, thoughts=False),
     "text": NextToken(everything=True),
     "anchored": Anchored(),
     "masks": Masks(),
