@@ -363,6 +363,13 @@ def test_some_questions_are_answered_with_reasons():
     assert turns > 20
 
 
+def test_thoughts_are_mostly_about_relations_and_of_those_of_the_left_and_above():
+    asked = " ".join(m.text for seed in range(50) for m in thought_sample(seed).messages[::2])
+    towards = Counter(re.findall("(left of|right of|above|below) the", asked))
+    assert sum(towards.values()) > asked.count("?") / 2
+    assert min(towards["left of"], towards["above"]) > 2 * max(towards["right of"], towards["below"])
+
+
 def test_two_things_are_compared_after_thoughts():
     thought = re.compile("<think>(.+)[.]</think>(yes|no)")
     for seed in range(50):

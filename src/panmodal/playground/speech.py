@@ -44,7 +44,7 @@ THOUGHT_OVER = ("relation", "compare", "same", "same")  # kinds that compare two
 # the answer; what is the same can seldom be asked, so that it is tried twice
 HARD = ("count", "count", "digit", "digit", "colour", *THOUGHT_OVER)  # kinds asked more often
 ONE = ("existence", "absent", "colour", "shape", "size", "digit", "position")  # kinds about one object
-PLACED = ("relation", "chain")  # kinds that compare places, the last to be learned
+HARDEST = ("count", "digit", "position", "relation", "chain")  # kinds that are learned last
 
 
 def caption_sample(seed: int, split: str = "train") -> Sample:
