@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 import struct
 import subprocess
 import sys
@@ -81,10 +82,9 @@ def test_help_has_an_example_of_every_command(command):
 
 def test_completion_and_module():
     assert any(c.callback for c in app.registered_commands)
-    shown = subprocess.run(
-        [sys.executable, "-m", "panmodal", "--show-completion", "bash"], capture_output=True, text=True, check=False
-    )
-    assert "complete" in shown.stdout
+    asked = f"{shlex.quote(sys.executable)} -m panmodal --show-completion; exit"  # of the shell that runs it
+    shown = subprocess.run(["bash", "-c", asked], capture_output=True, text=True, check=False)
+    assert "COMPREPLY" in shown.stdout
 
 
 @pytest.mark.parametrize("name", COMMANDS)
