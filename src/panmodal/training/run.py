@@ -56,7 +56,6 @@ SOURCES: dict[str, Source] = {
     "playground/digits": Playground(speech.digit_sample),
     "playground/segments": Playground(speech.segment_sample),
     "playground/lookups": Playground(partial(speech.instruction_sample, kinds=speech.ONE)),
-    "playground/counts": Playground(partial(speech.instruction_sample, kinds=("count",))),
     "playground/hard": Playground(partial(speech.instruction_sample, kinds=speech.HARDEST)),
     "playground/conversations": Playground(speech.instruction_sample),
     "playground/thoughts": Playground(speech.thought_sample),
