@@ -486,7 +486,7 @@ def test_a_bad_sample_is_counted_and_skipped():
 
 
 def test_too_many_bad_samples_stop_the_run_with_the_reasons():
-    with pytest.raises(TrainingError, match=r"4 of \d+ samples could not be used, more than 1%: line .*: broken"):
+    with pytest.raises(TrainingError, match=r"2 of \d+ samples could not be used, more than 1%: line .*: broken"):
         list(train(small("llama"), Sometimes(40, set(range(0, 40, 4))), stage(steps=100)))
 
 

@@ -23,8 +23,7 @@ from panmodal.errors import InputError, LabelError, TrainingError, at
 from panmodal.training.stages import Conversing, Stage
 from panmodal.training.world import ALONE, World, dealt
 
-BAD_SHARE = 0.01  # of the samples may be unusable
-BAD_FEW = 3  # may be so however few samples there were: of rare ones two or three come close together by chance
+BAD_SHARE = 0.01  # of the samples may be unusable; never fewer than one
 STRIDE = 10**9  # between the seeds of two runs over an endless source
 
 
@@ -92,7 +91,7 @@ def batches(
             made = _as_many(made, [many for many, _ in told])
             found = Counter(reason for _, reasons in told for reason in reasons)
             position = Position(position.taken + size, Counter(position.skipped) + found)
-            if position.bad > max(BAD_SHARE * position.taken, BAD_FEW):
+            if position.bad > BAD_SHARE * max(position.taken, 1 / BAD_SHARE):
                 raise TrainingError(_too_many(position))
             if made:
                 yield made, position
